@@ -1,0 +1,1 @@
+"""Networks written node by node with `onnx.helper`, in the way common exporters write them."""
