@@ -1,0 +1,198 @@
+"""From a fused Relax module to a `Program`: buffers, aliases and kernel calls.
+
+After fusion Relax's `main` is a straight line of `call_tir` bindings. A reshape between them is no
+work: its result is the same buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import IRModule, relax, te, tirx
+
+from edgec.errors import LoweringError
+from edgec.lower.in_place import in_place_pairs
+from edgec.program import Buffer, Call, Program, State, Tensor, dtype_of
+
+NodesOf = Callable[[str, list[str]], tuple[str, ...]]
+"""Names of the ONNX nodes between a result and the values it was computed from."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A program and the TIR function of each of its kernels, by kernel name."""
+
+    program: Program
+    kernels: dict[str, tirx.PrimFunc]
+
+
+def extract(
+    module: IRModule,
+    name: str,
+    inputs: list[Tensor],
+    outputs: list[Tensor],
+    states: list[tuple[str, str]],
+    nodes_of: NodesOf,
+) -> Lowered:
+    """Read `main` of a fused module, whose parameters and results are `inputs` and `outputs`.
+
+    `states` are (output, input) names: both leave the signature and stay in the instance.
+    """
+    extraction = _Extraction(module, name, inputs, outputs, nodes_of)
+    extraction.run()
+    extraction.bind_states(states)
+    return Lowered(extraction.program, extraction.kernels)
+
+
+class _Extraction:
+    def __init__(
+        self,
+        module: IRModule,
+        name: str,
+        inputs: list[Tensor],
+        outputs: list[Tensor],
+        nodes_of: NodesOf,
+    ) -> None:
+        self.module = module
+        self.program = Program(name, inputs, outputs)
+        self.kernels: dict[str, tirx.PrimFunc] = {}
+        self.nodes_of = nodes_of
+        self.buffer_of: dict[relax.Var, int | tuple[int, ...]] = {}
+        self.weight_of: dict[tuple[str, bytes], int] = {}
+
+    def run(self) -> None:
+        main = self.module["main"]
+        for index, (param, tensor) in enumerate(
+            zip(main.params, self.program.inputs, strict=True)
+        ):
+            self.buffer_of[param] = self._add(Buffer(tensor.name, tensor.nbytes, "input", index))
+        for block in main.body.blocks:
+            for binding in block.bindings:
+                self.buffer_of[binding.var] = self._value(binding.var.name, binding.value)
+        results = self._buffers(main.body.body)
+        self._bind_outputs(results)
+
+    def _add(self, buffer: Buffer) -> int:
+        self.program.buffers.append(buffer)
+        return len(self.program.buffers) - 1
+
+    def _value(self, name: str, value: relax.Expr) -> int | tuple[int, ...]:
+        if isinstance(value, relax.Call) and value.op.name == "relax.call_tir":
+            return self._call(name, value)
+        if isinstance(value, relax.Call) and value.op.name == "relax.reshape":
+            return self._buffers(value.args[0])[0]
+        if isinstance(value, relax.TupleGetItem):
+            return self._buffers(value.tuple_value)[value.index]
+        found = self._buffers(value)
+        return found[0] if len(found) == 1 else found
+
+    def _buffers(self, value: relax.Expr) -> tuple[int, ...]:
+        """The buffers that hold an argument: several for a tuple."""
+        if isinstance(value, relax.Tuple):
+            return tuple(buffer for item in value.fields for buffer in self._buffers(item))
+        if isinstance(value, relax.Constant):
+            return (self._weight(value.value.numpy(), str(value.ty.dtype)),)
+        if isinstance(value, relax.Var) and value in self.buffer_of:
+            found = self.buffer_of[value]
+            return found if isinstance(found, tuple) else (found,)
+        raise LoweringError(f"no kernel computes {type(value).__name__} {value}")
+
+    def _weight(self, array: np.ndarray, dtype: str) -> int:
+        key = (dtype, array.tobytes())
+        if key not in self.weight_of:
+            self.program.weights.append(np.ascontiguousarray(array))
+            index = len(self.program.weights) - 1
+            self.weight_of[key] = self._add(Buffer(f"w{index}", array.nbytes, "weight", index))
+        return self.weight_of[key]
+
+    def _call(self, name: str, call: relax.Call) -> int | tuple[int, ...]:
+        function, arguments = call.args[0], call.args[1]
+        kernel = function.name_hint
+        self.kernels[kernel] = self.module[function]
+        inputs = self._buffers(arguments)
+        types = [call.ty] if isinstance(call.ty, relax.TensorType) else list(call.ty.fields)
+        outputs = tuple(
+            self._add(Buffer(name if i == 0 else f"{name}.{i}", _nbytes(type_), "arena"))
+            for i, type_ in enumerate(types)
+        )
+        if any(self.program.buffers[buffer].nbytes for buffer in outputs):
+            read = [item.name for item in arguments.fields if isinstance(item, relax.Var)]
+            self.program.steps.append(
+                Call(
+                    kernel,
+                    inputs,
+                    outputs,
+                    nodes=self.nodes_of(name, read),
+                    in_place=in_place_pairs(self.kernels[kernel], len(inputs)),
+                )
+            )
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _bind_outputs(self, results: tuple[int, ...]) -> None:
+        """Let kernels write the caller's output directly; copy where they cannot."""
+        buffers = self.program.buffers
+        for index, (buffer, tensor) in enumerate(zip(results, self.program.outputs, strict=True)):
+            output = Buffer(tensor.name, tensor.nbytes, "output", index)
+            if buffers[buffer].where == "arena":
+                buffers[buffer] = output
+            elif tensor.nbytes:
+                self._copy(buffer, self._add(output))
+
+    def _copy(self, source: int, target: int) -> None:
+        kernel = f"copy_{self.program.buffers[source].nbytes}"
+        self.kernels.setdefault(kernel, _copy_kernel(self.program.buffers[source].nbytes))
+        self.program.steps.append(Call(kernel, (source,), (target,)))
+
+    def bind_states(self, states: list[tuple[str, str]]) -> None:
+        """Turn pairs of an output and an input into state kept in the instance."""
+        program = self.program
+        for output_name, input_name in states:
+            source = next(t for t in program.inputs if t.name == input_name)
+            result = next(t for t in program.outputs if t.name == output_name)
+            if (source.dtype, source.shape) != (result.dtype, result.shape):
+                raise LoweringError(
+                    f"state '{output_name}' is {result.dtype}{list(result.shape)} but "
+                    f"'{input_name}' is {source.dtype}{list(source.shape)}",
+                    hint="--state pairs an output with an input of the same shape and dtype",
+                )
+            read = self._find("input", program.inputs.index(source))
+            written = self._find("output", program.outputs.index(result))
+            program.states.append(State(input_name, read, written))
+        for state in program.states:
+            program.buffers[state.input] = Buffer(
+                state.name, program.buffers[state.input].nbytes, "arena"
+            )
+            program.buffers[state.output] = Buffer(
+                f"{state.name}.next", program.buffers[state.output].nbytes, "arena"
+            )
+        self._renumber("input", program.inputs, {name for _, name in states})
+        self._renumber("output", program.outputs, {name for name, _ in states})
+
+    def _find(self, where: str, index: int) -> int:
+        return next(
+            number
+            for number, buffer in enumerate(self.program.buffers)
+            if buffer.where == where and buffer.index == index
+        )
+
+    def _renumber(self, where: str, tensors: list[Tensor], removed: set[str]) -> None:
+        tensors[:] = [tensor for tensor in tensors if tensor.name not in removed]
+        position = {tensor.name: index for index, tensor in enumerate(tensors)}
+        for number, buffer in enumerate(self.program.buffers):
+            if buffer.where == where:
+                self.program.buffers[number] = Buffer(
+                    buffer.name, buffer.nbytes, buffer.where, position[buffer.name]
+                )
+
+
+def _nbytes(type_: relax.TensorType) -> int:
+    count = int(np.prod([int(extent) for extent in type_.shape.values], dtype=np.int64))
+    return count * dtype_of(str(type_.dtype)).itemsize
+
+
+def _copy_kernel(nbytes: int) -> tirx.PrimFunc:
+    source = te.placeholder((nbytes,), "uint8", name="source")
+    target = te.compute((nbytes,), lambda i: source[i], name="target")
+    return te.create_prim_func([source, target])

@@ -1,0 +1,298 @@
+"""Memory planning: the order of steps, lifetimes, and one arena for everything in between.
+
+The order is chosen to lower the peak of live bytes; offsets are chosen so that the arena stays close
+to that peak, which is a lower bound for every placement. Both problems are NP-hard in general
+(Sethi 1975; Garey and Johnson 1979, "dynamic storage allocation"), so a few good heuristics run and
+the best result is kept. Everything here is deterministic.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import networkx as nx
+
+from edgec.program import Call, Program, Step, reads, writes
+
+ALIGNMENT = 64
+_IMPROVEMENTS = 400
+"""Placement orders tried when the simple ones leave the arena above its bound."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where everything lives.
+
+    `offsets` gives the arena offset in bytes of each arena buffer; buffers that share memory share an
+    offset. `state_offsets` are offsets in the state block, one per `Program.states`. `bound_bytes` is
+    the peak of live bytes in the chosen order: no arena can be smaller. `given_bound_bytes` is the
+    same for the order that lowering produced. `in_place` names the kernels whose output overwrites an
+    input.
+    """
+
+    program: Program
+    offsets: dict[int, int]
+    arena_bytes: int
+    bound_bytes: int
+    given_bound_bytes: int
+    state_offsets: tuple[int, ...]
+    state_bytes: int
+    in_place: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Arena memory that is live from step `start` to step `stop`, both included."""
+
+    members: tuple[int, ...]
+    nbytes: int
+    start: int
+    stop: int
+
+    def overlaps(self, other: _Block) -> bool:
+        return self.start <= other.stop and other.start <= self.stop
+
+
+def plan(program: Program) -> Plan:
+    """Order the steps of `program` and place its buffers."""
+    given, given_in_place = _blocks(program, program.steps)
+    given_bound = _peak(given)
+    steps, blocks, in_place = list(program.steps), given, given_in_place
+    for order in (_smallest_growth_first(program), _last_use_first(program)):
+        candidate, candidate_in_place = _blocks(program, order)
+        if _peak(candidate) < _peak(blocks):
+            steps, blocks, in_place = order, candidate, candidate_in_place
+    bound = _peak(blocks)
+    offsets, arena = _place(blocks, bound)
+    state_offsets: list[int] = []
+    state_bytes = 0
+    for state in program.states:
+        state_offsets.append(state_bytes)
+        state_bytes += _aligned(program.buffers[state.input].nbytes)
+    return Plan(
+        program=replace(program, steps=steps),
+        offsets={
+            member: offset for block, offset in offsets.items() for member in block.members
+        },
+        arena_bytes=arena,
+        bound_bytes=bound,
+        given_bound_bytes=given_bound,
+        state_offsets=tuple(state_offsets),
+        state_bytes=state_bytes,
+        in_place=in_place,
+    )
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], frozenset[str]]:
+    """Lifetimes of the arena buffers under an order of steps, with in-place outputs merged."""
+    arena = {i for i, b in enumerate(program.buffers) if b.where == "arena"}
+    state_inputs = {state.input for state in program.states}
+    arena -= state_inputs
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for index, step in enumerate(steps):
+        for buffer in writes(step) & arena:
+            first.setdefault(buffer, index)
+            last[buffer] = index
+        for buffer in reads(step) & arena:
+            last[buffer] = index
+    for state in program.states:
+        if state.output in arena:
+            last[state.output] = len(steps)
+
+    leader = {buffer: buffer for buffer in first}
+    in_place: set[str] = set()
+
+    def root(buffer: int) -> int:
+        while leader[buffer] != buffer:
+            buffer = leader[buffer]
+        return buffer
+
+    for index, step in enumerate(steps):
+        if not isinstance(step, Call):
+            continue
+        for source_position, target_position in step.in_place:
+            source, target = step.inputs[source_position], step.outputs[target_position]
+            if source not in first or target not in first or root(target) != target:
+                continue
+            dies_here = last[root(source)] == index and first[target] == index
+            fits = _aligned(program.buffers[source].nbytes) == _aligned(
+                program.buffers[target].nbytes
+            )
+            alone = step.inputs.count(source) == 1
+            if dies_here and fits and alone:
+                leader[target] = root(source)
+                last[root(source)] = last[target]
+                in_place.add(step.kernel)
+                break
+
+    members: dict[int, list[int]] = defaultdict(list)
+    for buffer in first:
+        members[root(buffer)].append(buffer)
+    blocks = [
+        _Block(
+            members=tuple(group),
+            nbytes=_aligned(max(program.buffers[b].nbytes for b in group)),
+            start=min(first[b] for b in group),
+            stop=max(last[b] for b in group),
+        )
+        for group in members.values()
+    ]
+    return blocks, frozenset(in_place)
+
+
+def _peak(blocks: list[_Block]) -> int:
+    """The largest sum of live bytes over all steps."""
+    change: dict[int, int] = defaultdict(int)
+    for block in blocks:
+        change[block.start] += block.nbytes
+        change[block.stop + 1] -= block.nbytes
+    live = peak = 0
+    for index in sorted(change):
+        live += change[index]
+        peak = max(peak, live)
+    return peak
+
+
+def _place(blocks: list[_Block], bound: int) -> tuple[dict[_Block, int], int]:
+    """Offsets without overlap, and the arena they need; tries orders until `bound` is reached."""
+    neighbours = {
+        block: [other for other in blocks if other is not block and other.overlaps(block)]
+        for block in blocks
+    }
+    orders = [
+        sorted(blocks, key=lambda b: (-b.nbytes, b.start)),
+        sorted(blocks, key=lambda b: (-b.nbytes * (b.stop - b.start + 1), b.start)),
+        sorted(blocks, key=lambda b: (b.start, -b.nbytes)),
+        sorted(blocks, key=lambda b: (b.start - b.stop, -b.nbytes, b.start)),
+    ]
+    best: dict[_Block, int] = {}
+    best_size, best_order = -1, orders[0]
+    for order in orders:
+        offsets, size = _first_fit(order, neighbours)
+        if best_size < 0 or size < best_size:
+            best, best_size, best_order = offsets, size, order
+    chance = random.Random(len(blocks))
+    for _ in range(_IMPROVEMENTS if len(blocks) > 2 else 0):
+        if best_size <= bound:
+            break
+        order = list(best_order)
+        i, j = chance.randrange(len(order)), chance.randrange(len(order))
+        order.insert(i, order.pop(j))
+        offsets, size = _first_fit(order, neighbours)
+        if size <= best_size:
+            best, best_size, best_order = offsets, size, order
+    return best, max(best_size, 0)
+
+
+def _first_fit(
+    order: list[_Block], neighbours: dict[_Block, list[_Block]]
+) -> tuple[dict[_Block, int], int]:
+    """Each block in turn at the lowest offset that is free throughout its life."""
+    offsets: dict[_Block, int] = {}
+    size = 0
+    for block in order:
+        taken = sorted(
+            (offsets[other], offsets[other] + other.nbytes)
+            for other in neighbours[block]
+            if other in offsets
+        )
+        offset = 0
+        for low, high in taken:
+            if offset + block.nbytes <= low:
+                break
+            offset = max(offset, high)
+        offsets[block] = offset
+        size = max(size, offset + block.nbytes)
+    return offsets, size
+
+
+def _dependencies(program: Program) -> nx.MultiDiGraph:
+    """Steps as nodes, an edge per buffer that one hands to another.
+
+    Besides true dependencies, a step that rewrites a buffer comes after everything before it that
+    touched the buffer.
+    """
+    graph = nx.MultiDiGraph()
+    writer: dict[int, int] = {}
+    readers: dict[int, list[int]] = defaultdict(list)
+    for index, step in enumerate(program.steps):
+        graph.add_node(index)
+        for buffer in sorted(reads(step)):
+            if buffer in writer:
+                graph.add_edge(writer[buffer], index, buffer)
+            readers[buffer].append(index)
+        for buffer in sorted(writes(step)):
+            for earlier in (*readers[buffer], *([writer[buffer]] if buffer in writer else [])):
+                if earlier != index:
+                    graph.add_edge(earlier, index, buffer)
+            writer[buffer] = index
+            readers[buffer] = []
+    return graph
+
+
+def _smallest_growth_first(program: Program) -> list[Step]:
+    """Greedy order: of the steps that can run, the one after which the fewest bytes are live."""
+    graph = _dependencies(program)
+    sizes = {
+        i: _aligned(b.nbytes) for i, b in enumerate(program.buffers) if b.where == "arena"
+    }
+    remaining: dict[int, int] = defaultdict(int)
+    for step in program.steps:
+        for buffer in reads(step):
+            remaining[buffer] += 1
+    waiting = {index: len(set(graph.predecessors(index))) for index in graph}
+    ready = [index for index, count in waiting.items() if count == 0]
+    order: list[Step] = []
+    started: set[int] = set()
+    while ready:
+
+        def growth(index: int) -> tuple[int, int]:
+            step = program.steps[index]
+            born = sum(sizes.get(b, 0) for b in writes(step) - started)
+            freed = sum(sizes.get(b, 0) for b in reads(step) if remaining[b] == 1)
+            return born - freed, index
+
+        chosen = min(ready, key=growth)
+        ready.remove(chosen)
+        step = program.steps[chosen]
+        order.append(step)
+        started |= writes(step)
+        for buffer in reads(step):
+            remaining[buffer] -= 1
+        for follower in set(graph.successors(chosen)):
+            waiting[follower] -= 1
+            if waiting[follower] == 0:
+                ready.append(follower)
+    return order
+
+
+def _last_use_first(program: Program) -> list[Step]:
+    """Depth first from the outputs backwards, the branch with the most bytes first."""
+    graph = _dependencies(program)
+    produced = {
+        index: sum(program.buffers[b].nbytes for b in writes(step))
+        for index, step in enumerate(program.steps)
+    }
+    done: set[int] = set()
+    order: list[Step] = []
+    for sink in [index for index in graph if graph.out_degree(index) == 0]:
+        stack = [(sink, False)]
+        while stack:
+            index, expanded = stack.pop()
+            if index in done:
+                continue
+            if expanded:
+                done.add(index)
+                order.append(program.steps[index])
+                continue
+            stack.append((index, True))
+            before = sorted(set(graph.predecessors(index)) - done, key=lambda i: (produced[i], -i))
+            stack.extend((i, False) for i in before)
+    return order

@@ -1,0 +1,150 @@
+"""The lowered program: kernels called one after the other over buffers.
+
+This is what lowering hands to planning, and planning to emission. It knows nothing of TVM: a kernel
+is a name here, its code lives in `edgec.lower`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import ml_dtypes
+import numpy as np
+
+Where = Literal["input", "output", "weight", "arena"]
+
+
+def dtype_of(name: str) -> np.dtype[np.generic]:
+    """numpy's dtype of an ONNX tensor element type's name, such as "float32" or "bfloat16"."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        return np.dtype(getattr(ml_dtypes, name))
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of the model: ONNX name, element type, static shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * dtype_of(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory that steps read and write.
+
+    `where` says who provides it: the caller ("input", "output": `index` is the position in the
+    model's signature), the weights file ("weight": `index` into `Program.weights`) or the arena.
+    """
+
+    name: str
+    nbytes: int
+    where: Where
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel call: buffer numbers in the order of the kernel's parameters, inputs then outputs.
+
+    `nodes` are the ONNX nodes it computes. `in_place` lists (input position, output position) pairs
+    that may share memory.
+    """
+
+    kernel: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    nodes: tuple[str, ...] = ()
+    in_place: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """`times` runs of `body`.
+
+    `strides` maps buffer numbers to the bytes by which their address advances per iteration.
+    """
+
+    times: int
+    body: tuple[Step, ...]
+    strides: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Select:
+    """Runs `then` where the bool in buffer `condition` is true, else `otherwise`."""
+
+    condition: int
+    then: tuple[Step, ...]
+    otherwise: tuple[Step, ...]
+
+
+Step = Call | Repeat | Select
+
+
+@dataclass(frozen=True)
+class State:
+    """Recurrent state: what `output` holds at the end of a run is `input` of the next.
+
+    Both are buffer numbers; `input` persists in the instance and is zero at the start.
+    """
+
+    name: str
+    input: int
+    output: int
+
+
+@dataclass
+class Program:
+    """Everything a module does, in order.
+
+    Kernel names are keys of the kernel table that lowering builds beside it.
+    """
+
+    name: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    buffers: list[Buffer] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+
+    def calls(self) -> Iterator[Call]:
+        """Every kernel call, those inside repeats and selects included, in order."""
+        yield from calls_in(self.steps)
+
+
+def calls_in(steps: list[Step] | tuple[Step, ...]) -> Iterator[Call]:
+    """The kernel calls of `steps`, nested ones included."""
+    for step in steps:
+        match step:
+            case Call():
+                yield step
+            case Repeat():
+                yield from calls_in(step.body)
+            case Select():
+                yield from calls_in(step.then)
+                yield from calls_in(step.otherwise)
+
+
+def reads(step: Step) -> set[int]:
+    """Buffers a step reads."""
+    found = {buffer for call in calls_in([step]) for buffer in call.inputs}
+    if isinstance(step, Select):
+        found.add(step.condition)
+    return found
+
+
+def writes(step: Step) -> set[int]:
+    """Buffers a step writes."""
+    return {buffer for call in calls_in([step]) for buffer in call.outputs}
