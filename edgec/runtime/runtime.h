@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
+/* What the files of the runtime share. */
+#ifndef EDGEC_RUNTIME_H
+#define EDGEC_RUNTIME_H
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include "program.h"
+
+enum { EDGEC_ALIGNMENT = 64, EDGEC_MAX_THREADS = 256 };
+
+static inline uint64_t edgec_align(uint64_t bytes) {
+  return (bytes + EDGEC_ALIGNMENT - 1) / EDGEC_ALIGNMENT * EDGEC_ALIGNMENT;
+}
+
+/* One of the threads that share a parallel step. Lane 0 is the thread that called run. */
+typedef struct edgec_lane {
+  uint64_t ticket; /* atomic: generation of the job << 32 | tasks not yet claimed */
+  struct edgec_pool *pool;
+  unsigned char *scratch;
+  uint64_t scratch_used;
+  uint32_t seen; /* the generation when the lane's worker was started */
+  char padding[64 - 2 * sizeof(uint64_t) - 2 * sizeof(void *) - sizeof(uint32_t)];
+} edgec_lane;
+
+typedef struct edgec_group { /* TVMParallelGroupEnv */
+  void *sync_handle;
+  int32_t num_task;
+} edgec_group;
+
+typedef int (*edgec_task)(int task_id, edgec_group *group, void *closure);
+
+typedef struct edgec_pool {
+  edgec_lane *lanes;
+  pthread_t *workers; /* of lanes 1, 2, ... */
+  uint32_t lane_count;
+  uint32_t worker_count;
+  int started;
+  int64_t spin_ns;
+  uint64_t scratch_bytes;
+  edgec_parallel_for parallel_for;
+  void *parallel_for_context;
+
+  /* The job: written by lane 0 while no task of it can be claimed. */
+  edgec_task task;
+  void *closure;
+  int32_t task_count;
+  int in_job;
+
+  /* Atomic from here on. */
+  uint32_t generation; /* counts jobs */
+  uint32_t unfinished; /* tasks of the current job */
+  uint32_t sleepers;   /* workers in, or on their way into, `wake` */
+  int finisher;        /* lane 0 is in, or on its way into, `finished` */
+  int stop;
+  int failure;               /* the first non-zero result of a task */
+  uint64_t scratch_shortage; /* bytes a kernel asked for beyond its plan */
+
+  pthread_mutex_t mutex;
+  pthread_cond_t wake, finished;
+} edgec_pool;
+
+/* Also in a child after fork(), whose workers stayed with the parent. */
+EDGEC_HIDDEN void edgec_pool_init(edgec_pool *);
+EDGEC_HIDDEN void edgec_pool_join(edgec_pool *);
+/* Makes the calling thread lane 0 and returns what it was before, for edgec_pool_leave. */
+EDGEC_HIDDEN edgec_lane *edgec_pool_enter(edgec_pool *);
+EDGEC_HIDDEN void edgec_pool_leave(edgec_lane *previous);
+
+/* How many threads can run at once: affinity mask and cgroup CPU quota; at least 1. */
+EDGEC_HIDDEN uint32_t edgec_host_threads(void);
+/* Copies the first of the space-separated `features` that this CPU lacks to `missing` and returns 1;
+ * returns 0 when none is lacking, or the system does not tell. */
+EDGEC_HIDDEN int edgec_host_lacks(const char *features, char *missing, size_t size);
+
+/* Bytes in one element, 1 for packed 4-bit types, 0 for an unknown type. */
+EDGEC_HIDDEN uint32_t edgec_element_bytes(int32_t dtype);
+/* Finds the first of the elements of `tensor` in which `got` and `want` differ by more than
+ * `tolerance`; returns its index, or -1, and stores both values. */
+EDGEC_HIDDEN int64_t edgec_first_difference(const edgec_tensor *tensor, const void *got,
+                                            const void *want, const edgec_tolerance *tolerance,
+                                            double values[2]);
+#endif
