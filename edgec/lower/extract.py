@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from tvm import IRModule, relax, te, tirx
+from tvm.ir import Constant
 
 from edgec.errors import LoweringError
 from edgec.lower.in_place import in_place_pairs
@@ -92,7 +93,7 @@ class _Extraction:
         """The buffers that hold an argument: several for a tuple."""
         if isinstance(value, relax.Tuple):
             return tuple(buffer for item in value.fields for buffer in self._buffers(item))
-        if isinstance(value, relax.Constant):
+        if isinstance(value, Constant):
             return (self._weight(value.value.numpy(), str(value.ty.dtype)),)
         if isinstance(value, relax.Var) and value in self.buffer_of:
             found = self.buffer_of[value]

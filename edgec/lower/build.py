@@ -1,0 +1,194 @@
+"""Building kernels in parallel processes, under a time limit, each distinct kernel once."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+
+from edgec.cache import Cache, key_of, tool_digest
+from edgec.errors import LoweringError
+from edgec.lower.kernels import CompiledKernel
+from edgec.lower.worker import Answer, Request, receive, send
+from edgec.targets import Target
+
+TIME_LIMIT = 120.0
+"""Seconds one kernel may take; a schedule that unrolls too much can keep TVM busy for minutes."""
+
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+
+Progress = Callable[[int, int, str], None]
+"""Called with kernels done, kernels in all, and the name of the one just finished."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """The compiled kernels by name, and how many of them came from the cache."""
+
+    kernels: dict[str, CompiledKernel]
+    cached: int
+
+
+class Builders:
+    """A pool of worker processes, started at once so that they load TVM while the caller works."""
+
+    def __init__(self, jobs: int) -> None:
+        self._workers = [_Worker() for _ in range(max(1, jobs))]
+
+    def __enter__(self) -> Builders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+    def build(
+        self,
+        kernels: dict[str, tirx.PrimFunc],
+        overwriting: frozenset[str],
+        target: Target,
+        cache: Cache,
+        progress: Progress | None = None,
+    ) -> Build:
+        """Compile `kernels`, taking from `cache` what is there.
+
+        `overwriting` names those whose output may share memory with an input. The object of a kernel
+        defines the symbol that `symbol_of` gives.
+
+        Raises:
+            LoweringError: kernels that fail to compile or exceed the time limit, all of them.
+        """
+        done: dict[str, CompiledKernel] = {}
+        jobs: queue.SimpleQueue[tuple[str, str, Request]] = queue.SimpleQueue()
+        for name, function in kernels.items():
+            request = Request(
+                tvm.ir.save_json(function), symbol_of(function), target, name in overwriting
+            )
+            key = _key(function, request)
+            found = cache.get("kernel", key)
+            if found is not None:
+                done[name] = _unpack(found)
+            else:
+                jobs.put((name, key, request))
+        cached = len(done)
+        failures: dict[str, str] = {}
+        lock = threading.Lock()
+
+        def drain(worker: _Worker) -> None:
+            while True:
+                try:
+                    name, key, request = jobs.get_nowait()
+                except queue.Empty:
+                    return
+                answer = worker.ask(request)
+                with lock:
+                    if answer.error:
+                        failures[name] = answer.error
+                    else:
+                        done[name] = CompiledKernel(answer.object, answer.scratch_bytes)
+                        cache.put("kernel", key, _pack(done[name]))
+                    if progress:
+                        progress(len(done) + len(failures), len(kernels), name)
+
+        threads = [threading.Thread(target=drain, args=(w,), daemon=True) for w in self._workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            first = next(iter(failures.values()))
+            raise LoweringError(
+                f"{len(failures)} of {len(kernels)} kernels do not compile: {first}",
+                where="kernel " + ", ".join(failures),
+                hint="this is a fault of edgec: please report it with the model",
+            )
+        return Build(done, cached)
+
+
+class _Worker:
+    """One worker process, replaced when it dies or takes too long."""
+
+    def __init__(self) -> None:
+        self._process = self._start()
+
+    @staticmethod
+    def _start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", "from edgec.lower.worker import main; main()"],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([_PACKAGE_ROOT, *_python_path()])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def ask(self, request: Request) -> Answer:
+        """Send a request and wait for its answer, for `TIME_LIMIT` seconds at most."""
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(TIME_LIMIT, give_up)
+        timer.start()
+        started = time.monotonic()
+        try:
+            send(cast(BinaryIO, self._process.stdin), request)
+            answer = receive(cast(BinaryIO, self._process.stdout))
+        except OSError:
+            answer = None
+        finally:
+            timer.cancel()
+        if isinstance(answer, Answer):
+            return answer
+        code = self._process.wait()
+        self.stop()
+        self._process = self._start()
+        if late.is_set():
+            return Answer(error=f"took longer than {time.monotonic() - started:.0f} s")
+        return Answer(error=f"the compiler process ended with status {code}")
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                stream.close()
+
+
+def symbol_of(function: tirx.PrimFunc) -> str:
+    """The symbol a kernel's object defines: the same for the same kernel in every model."""
+    return f"k{key_of(_structure(function))[:16]}"
+
+
+def _structure(function: tirx.PrimFunc) -> tuple[object, ...]:
+    signature = [(str(b.dtype), [int(size) for size in b.shape]) for b in function.params]
+    return tvm_ffi.structural_hash(function), signature
+
+
+def _key(function: tirx.PrimFunc, request: Request) -> str:
+    return key_of(_structure(function), request.target, request.overwrites, tool_digest())
+
+
+def _python_path() -> list[str]:
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
+def _pack(kernel: CompiledKernel) -> bytes:
+    return kernel.scratch_bytes.to_bytes(8, "little") + kernel.object
+
+
+def _unpack(data: bytes) -> CompiledKernel:
+    return CompiledKernel(data[8:], int.from_bytes(data[:8], "little"))

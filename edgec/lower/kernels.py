@@ -1,0 +1,148 @@
+"""One kernel: from scheduled TIR to a native object file.
+
+Kernels do not use TVM's packed calling convention. A kernel is the C function
+`int32_t NAME(void *in0, ..., void *out0, ...)` that returns 0, so that the runtime needs no argument
+decoding and nothing of TVM but three function pointers (parallel launch, workspace allocation and
+release).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, tirx
+from tvm.ir import IRModule, PointerType, PrimType
+
+from edgec.targets import Target
+from edgec.targets.cpu import schedule
+
+_WORKSPACE_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """A native object, and the scratch memory in bytes that each thread running it needs."""
+
+    object: bytes
+    scratch_bytes: int
+
+
+def tvm_target(target: Target) -> tvm.target.Target:
+    """TVM's description of `target`."""
+    facts: dict[str, object] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.mcpu}
+    if target.features:
+        facts["mattr"] = list(target.features)
+    return tvm.target.Target(facts)
+
+
+def compile_kernel(
+    function: str, symbol: str, target: Target, overwrites: bool
+) -> CompiledKernel:
+    """Schedule, lower and compile the PrimFunc that `function` holds as TVM's JSON."""
+    module = lower(schedule(tvm.ir.load_json(function), target), symbol, target, overwrites)
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        path = Path(folder) / "kernel.o"
+        generate(module, target).write_to_file(str(path))
+        return CompiledKernel(path.read_bytes(), scratch_bytes(module[symbol]))
+
+
+def scratch_bytes(function: tirx.PrimFunc) -> int:
+    """Scratch memory that one thread may hold at once in a lowered kernel, in bytes.
+
+    An upper bound: every workspace of the kernel, as if all were live together.
+    """
+    total = 0
+
+    def add(call: tvm.ir.Call, visitor: tvm_ffi.StructuralVisitor) -> None:
+        nonlocal total
+        if isinstance(call.op, tvm.ir.Op) and call.op.name == "tirx.TVMBackendAllocWorkspace":
+            total += -(-int(call.args[2]) // _WORKSPACE_ALIGNMENT) * _WORKSPACE_ALIGNMENT
+
+        visitor.default_visit(call)
+
+    tvm_ffi.structural_visit(function, (tvm.ir.Call, add))
+    return total
+
+
+def lower(function: tirx.PrimFunc, symbol: str, target: Target, overwrites: bool) -> IRModule:
+    """Scheduled TIR to the TIR that LLVM's code generator takes.
+
+    `overwrites` says that an output may share memory with an input, so that the pointers must not be
+    declared free of aliases.
+    """
+    llvm = tvm_target(target)
+    function = function.with_attr("global_symbol", symbol)
+    function = function.with_attr("target", llvm.with_host(llvm))
+    function = function.with_attr("tirx.noalias", not overwrites)
+    module = _LOOPS_TO_FLAT(IRModule({symbol: function}))
+    module = IRModule({symbol: _with_c_signature(module[symbol])})
+    module = _FLAT_TO_LLVM(module)
+    return IRModule({symbol: _returning_zero(module[symbol])})
+
+
+def generate(module: IRModule, target: Target) -> tvm.runtime.Module:
+    """LLVM code for a lowered kernel; `.inspect_source("asm")` shows it."""
+    return tvm.get_global_func("target.build.llvm")(module, tvm_target(target))
+
+
+_LOOPS_TO_FLAT = tvm.transform.Sequential(
+    [
+        s_tir.transform.CanonicalizeLoop(),
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.LowerMatchBuffer(),
+        s_tir.transform.StmtSimplify(),
+        s_tir.transform.LowerOpaqueBlock(),
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.BF16ComputeLegalize(),
+        tirx.transform.NarrowDataType(32),
+        s_tir.transform.LoopPartition(),
+        tirx.transform.VectorizeLoop(True),
+        tirx.transform.StorageRewrite(),
+        s_tir.transform.HoistIfThenElse(),
+        tirx.transform.UnrollLoop(),
+        s_tir.transform.RenormalizeSplitPattern(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.RemoveNoOp(),
+        s_tir.transform.RewriteUnsafeSelect(),
+        tirx.transform.CommonSubexprElim(),
+        tirx.transform.FP8ComputeLegalize(),
+        tirx.transform.VerifyMemory(),
+    ]
+)
+
+_FLAT_TO_LLVM = tvm.transform.Sequential(
+    [
+        tirx.transform.FP8StorageLegalize(),
+        tirx.transform.BF16StorageLegalize(),
+        tirx.transform.LowerTVMBuiltin(),
+        tirx.transform.LowerIntrin(),
+    ]
+)
+
+
+def _with_c_signature(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Replace buffer parameters by plain pointers, one each, in the same order."""
+    pointers = [
+        tirx.Var(f"{buffer.name}_ptr", PointerType(PrimType(str(buffer.dtype))))
+        for buffer in function.params
+    ]
+    declared = [
+        tirx.DeclBuffer(buffer, data=pointer)
+        for buffer, pointer in zip(function.params, pointers, strict=True)
+    ]
+    body = tirx.SeqStmt([*declared, function.body])
+    for key, value in (("device_type", 1), ("device_id", 0)):
+        body = tirx.AttrStmt("default", key, tirx.IntImm("int32", value), body)
+    return tirx.PrimFunc(pointers, body, ret_type=PrimType("int32"), attrs=function.attrs)
+
+
+def _returning_zero(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    body = tirx.SeqStmt([function.body, tirx.Return(tirx.IntImm("int32", 0))])
+    return tirx.PrimFunc(function.params, body, ret_type=PrimType("int32"), attrs=function.attrs)

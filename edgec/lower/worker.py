@@ -1,0 +1,77 @@
+"""A worker process that compiles kernels.
+
+It reads requests from standard input and writes answers to standard output, both as frames: a
+length in 8 bytes, little-endian, then that many bytes of pickle. Its only peer is the process that
+started it; it ends when that process does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import signal
+import sys
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from edgec.targets import Target
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """Compile one kernel: `function` is TVM's JSON of an unscheduled PrimFunc."""
+
+    function: str
+    symbol: str
+    target: Target
+    overwrites: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A native object and its scratch bytes per thread, or the reason why there is none."""
+
+    object: bytes = b""
+    scratch_bytes: int = 0
+    error: str = ""
+
+
+def send(stream: BinaryIO, message: object) -> None:
+    """Write one frame."""
+    data = pickle.dumps(message)
+    stream.write(len(data).to_bytes(8, "little") + data)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> object | None:
+    """Read one frame; None at the end of the stream."""
+    header = stream.read(8)
+    if len(header) < 8:
+        return None
+    return pickle.loads(stream.read(int.from_bytes(header, "little")))
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+
+    from edgec.lower.kernels import compile_kernel
+
+    while (request := receive(sys.stdin.buffer)) is not None:
+        if not isinstance(request, Request):
+            raise TypeError(f"unexpected request {type(request).__name__}")
+        try:
+            compiled = compile_kernel(
+                request.function, request.symbol, request.target, request.overwrites
+            )
+            answer = Answer(compiled.object, compiled.scratch_bytes)
+        except Exception as error:  # TVM raises bare Exception subclasses of many kinds
+            answer = Answer(error=f"{type(error).__name__}: {error}")
+        send(answers, answer)

@@ -1,0 +1,63 @@
+"""Spatial kernels: elementwise chains, data movement, and everything no other rule takes.
+
+    for i, j, k  =>  parallel for fused(i, j, k / lanes); vectorised k % lanes
+"""
+
+from __future__ import annotations
+
+import math
+
+from tvm import s_tir
+from tvm.s_tir.schedule import LoopRV, SBlockRV
+
+from edgec.targets import Target
+from edgec.targets.cpu.blocks import compute_blocks, extent, is_spatial, largest_divisor
+
+PARALLEL_ITERATIONS = 16384
+"""A loop with fewer scalar iterations than this costs less than waking a thread."""
+
+
+def schedule_elementwise(schedule: s_tir.Schedule, target: Target) -> bool:
+    """Vectorise the innermost loop of every spatial block and share the others among threads."""
+    for block in compute_blocks(schedule):
+        if is_spatial(schedule, block):
+            vectorise_and_share(schedule, block, target)
+    return True
+
+
+def vectorise_and_share(schedule: s_tir.Schedule, block: SBlockRV, target: Target) -> None:
+    """Arrange the loops of a spatial `block` that stands directly below the root."""
+    loops = schedule.get_loops(block)
+    if not loops:
+        return
+    total = math.prod(extent(schedule, loop) for loop in loops)
+    lanes = target.vector_bits // 32
+    if _contiguous(schedule, block):
+        loops = [schedule.fuse(*loops)] if len(loops) > 1 else loops
+    inner = loops[-1]
+    outer: list[LoopRV] = list(loops[:-1])
+    width = largest_divisor(extent(schedule, inner), lanes)
+    if width >= 2:
+        rest, inner = schedule.split(inner, factors=[None, width])
+        outer.append(rest)
+        schedule.vectorize(inner)
+    else:
+        outer.append(inner)
+    if total >= PARALLEL_ITERATIONS and outer:
+        schedule.parallel(schedule.fuse(*outer) if len(outer) > 1 else outer[0])
+
+
+def _contiguous(schedule: s_tir.Schedule, block: SBlockRV) -> bool:
+    """Whether every buffer is read and written at the block's own index: one flat loop will do."""
+    stmt = schedule.get(block)
+    if len(stmt.writes) != 1:
+        return False
+    index = [item.min for item in stmt.writes[0].region]
+    shape = [int(size) for size in stmt.writes[0].source.shape]
+    for region in stmt.reads:
+        point = [item.min for item in region.region]
+        if [int(size) for size in region.source.shape] != shape:
+            return False
+        if not all(a.same_as(b) for a, b in zip(point, index, strict=True)):
+            return False
+    return True
