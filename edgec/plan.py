@@ -1,7 +1,7 @@
 """Memory planning: the order of steps, lifetimes, and one arena for everything in between.
 
-The order is chosen to lower the peak of live bytes; offsets are chosen so that the arena stays close
-to that peak, which is a lower bound for every placement. Both problems are NP-hard in general
+The order is chosen to lower the peak of live bytes; offsets are chosen so that the arena stays
+close to that peak, which is a lower bound for every placement. Both problems are NP-hard in general
 (Sethi 1975; Garey and Johnson 1979, "dynamic storage allocation"), so a few good heuristics run and
 the best result is kept. Everything here is deterministic.
 """
@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 
 import networkx as nx
 
-from edgec.program import Call, Program, Step, reads, writes
+from edgec.program import Call, Program, Step, aligned, reads, writes
 
-ALIGNMENT = 64
 _IMPROVEMENTS = 400
 """Placement orders tried when the simple ones leave the arena above its bound."""
 
@@ -25,11 +24,10 @@ _IMPROVEMENTS = 400
 class Plan:
     """Where everything lives.
 
-    `offsets` gives the arena offset in bytes of each arena buffer; buffers that share memory share an
-    offset. `state_offsets` are offsets in the state block, one per `Program.states`. `bound_bytes` is
-    the peak of live bytes in the chosen order: no arena can be smaller. `given_bound_bytes` is the
-    same for the order that lowering produced. `in_place` names the kernels whose output overwrites an
-    input.
+    `offsets` gives the arena offset in bytes of each arena buffer; buffers that share memory
+    share an offset. `bound_bytes` is the peak of live bytes in the chosen order: no arena can be
+    smaller. `given_bound_bytes` is the same for the order that lowering produced. `in_place`
+    names the kernels whose output overwrites an input.
     """
 
     program: Program
@@ -37,8 +35,6 @@ class Plan:
     arena_bytes: int
     bound_bytes: int
     given_bound_bytes: int
-    state_offsets: tuple[int, ...]
-    state_bytes: int
     in_place: frozenset[str]
 
 
@@ -66,34 +62,19 @@ def plan(program: Program) -> Plan:
             steps, blocks, in_place = order, candidate, candidate_in_place
     bound = _peak(blocks)
     offsets, arena = _place(blocks, bound)
-    state_offsets: list[int] = []
-    state_bytes = 0
-    for state in program.states:
-        state_offsets.append(state_bytes)
-        state_bytes += _aligned(program.buffers[state.input].nbytes)
     return Plan(
         program=replace(program, steps=steps),
-        offsets={
-            member: offset for block, offset in offsets.items() for member in block.members
-        },
+        offsets={member: offset for block, offset in offsets.items() for member in block.members},
         arena_bytes=arena,
         bound_bytes=bound,
         given_bound_bytes=given_bound,
-        state_offsets=tuple(state_offsets),
-        state_bytes=state_bytes,
         in_place=in_place,
     )
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], frozenset[str]]:
     """Lifetimes of the arena buffers under an order of steps, with in-place outputs merged."""
     arena = {i for i, b in enumerate(program.buffers) if b.where == "arena"}
-    state_inputs = {state.input for state in program.states}
-    arena -= state_inputs
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for index, step in enumerate(steps):
@@ -122,7 +103,7 @@ def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], frozense
             if source not in first or target not in first or root(target) != target:
                 continue
             dies_here = last[root(source)] == index and first[target] == index
-            fits = _aligned(program.buffers[source].nbytes) == _aligned(
+            fits = aligned(program.buffers[source].nbytes) == aligned(
                 program.buffers[target].nbytes
             )
             alone = step.inputs.count(source) == 1
@@ -138,7 +119,7 @@ def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], frozense
     blocks = [
         _Block(
             members=tuple(group),
-            nbytes=_aligned(max(program.buffers[b].nbytes for b in group)),
+            nbytes=aligned(max(program.buffers[b].nbytes for b in group)),
             start=min(first[b] for b in group),
             stop=max(last[b] for b in group),
         )
@@ -240,9 +221,7 @@ def _dependencies(program: Program) -> nx.MultiDiGraph:
 def _smallest_growth_first(program: Program) -> list[Step]:
     """Greedy order: of the steps that can run, the one after which the fewest bytes are live."""
     graph = _dependencies(program)
-    sizes = {
-        i: _aligned(b.nbytes) for i, b in enumerate(program.buffers) if b.where == "arena"
-    }
+    sizes = {i: aligned(b.nbytes) for i, b in enumerate(program.buffers) if b.where == "arena"}
     remaining: dict[int, int] = defaultdict(int)
     for step in program.steps:
         for buffer in reads(step):
@@ -251,14 +230,14 @@ def _smallest_growth_first(program: Program) -> list[Step]:
     ready = [index for index, count in waiting.items() if count == 0]
     order: list[Step] = []
     started: set[int] = set()
+
+    def growth(index: int) -> tuple[int, int]:
+        step = program.steps[index]
+        born = sum(sizes.get(b, 0) for b in writes(step) - started)
+        freed = sum(sizes.get(b, 0) for b in reads(step) if remaining[b] == 1)
+        return born - freed, index
+
     while ready:
-
-        def growth(index: int) -> tuple[int, int]:
-            step = program.steps[index]
-            born = sum(sizes.get(b, 0) for b in writes(step) - started)
-            freed = sum(sizes.get(b, 0) for b in reads(step) if remaining[b] == 1)
-            return born - freed, index
-
         chosen = min(ready, key=growth)
         ready.remove(chosen)
         step = program.steps[chosen]

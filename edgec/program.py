@@ -14,15 +14,20 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 
-Where = Literal["input", "output", "weight", "arena"]
+ALIGNMENT = 64
+"""Every buffer of a module starts at a multiple of this many bytes, a cache line."""
+
+Where = Literal["input", "output", "weight", "arena", "state"]
+
+
+def aligned(nbytes: int) -> int:
+    """`nbytes` rounded up to a multiple of `ALIGNMENT`."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def dtype_of(name: str) -> np.dtype[np.generic]:
     """numpy's dtype of an ONNX tensor element type's name, such as "float32" or "bfloat16"."""
-    try:
-        return np.dtype(name)
-    except TypeError:
-        return np.dtype(getattr(ml_dtypes, name))
+    return np.dtype(getattr(ml_dtypes, name, name))
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Buffer:
     """Memory that steps read and write.
 
     `where` says who provides it: the caller ("input", "output": `index` is the position in the
-    model's signature), the weights file ("weight": `index` into `Program.weights`) or the arena.
+    model's signature), the weights file ("weight": `index` into `Program.weights`), the arena, or
+    the instance, from one run to the next ("state": `index` into `Program.states`).
     """
 
     name: str
@@ -94,13 +100,14 @@ Step = Call | Repeat | Select
 
 @dataclass(frozen=True)
 class State:
-    """Recurrent state: what `output` holds at the end of a run is `input` of the next.
+    """Recurrent state: what is in buffer `output` at the end of a run is `input` of the next.
 
-    Both are buffer numbers; `input` persists in the instance and is zero at the start.
+    The input, zero at the start, is a buffer of its own that steps only read; `output` lives in the
+    arena.
     """
 
-    name: str
-    input: int
+    input: Tensor
+    output_name: str
     output: int
 
 

@@ -1,9 +1,9 @@
 """Targets: what differs between devices, as data.
 
-A target is a name such as `x86-64-v3`, `aarch64` or `x86-64-v4+avx512vnni`: a base, described by one
-TOML file in this folder, and the CPU features added to it. `host` is an alias that `resolve` turns
-into the concrete target of the machine it runs on, so that an artifact never depends on a name that
-means something else elsewhere.
+A target is a name such as `x86-64-v3`, `aarch64` or `x86-64-v4+avx512vnni`: a base, described by
+one TOML file in this folder, and the CPU features added to it. `host` is an alias that `resolve`
+turns into the concrete target of the machine it runs on, so that an artifact never depends on a
+name that means something else elsewhere.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from edgec.errors import TargetError
 class Target:
     """A concrete target.
 
-    `triple` is LLVM's, `mcpu` and `features` LLVM's names; `cpu_flags` are the names the Linux kernel
-    prints in /proc/cpuinfo for everything the code needs, `libc` the floor the library is linked
-    against ("glibc 2.17"). `vector_bits` is the width of the widest vector registers and
+    `triple` is LLVM's, `mcpu` and `features` LLVM's names; `cpu_flags` are the names the Linux
+    kernel prints in /proc/cpuinfo for everything the code needs, `libc` the floor the library is
+    linked against ("glibc 2.17"). `vector_bits` is the width of the widest vector registers and
     `vector_registers` their number.
     """
 
@@ -76,7 +76,9 @@ def resolve(name: str) -> Target:
     if base_name not in bases:
         near = difflib.get_close_matches(base_name, names(), n=3, cutoff=0.5)
         known = "did you mean " + " or ".join(near) if near else "known: " + ", ".join(names())
-        raise TargetError(f"unknown target '{name}'", hint=f"{known}; `edgec targets` lists them all")
+        raise TargetError(
+            f"unknown target '{name}'", hint=f"{known}; `edgec targets` lists them all"
+        )
     return _with_features(bases[base_name], extras)
 
 
@@ -101,7 +103,8 @@ def host() -> Target:
 
 @functools.cache
 def host_cpu_flags() -> frozenset[str]:
-    """The CPU features of this machine, in the words of /proc/cpuinfo; empty where there is none."""
+    """The CPU features of this machine, in the words of /proc/cpuinfo; empty where there is
+    none."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -11,7 +11,7 @@ import sys
 def _import_tvm() -> None:
     """Import TVM without torch, which it would import where it finds it (4 s and 200 MB)."""
     if "torch" in sys.modules:
-        import tvm  # noqa: F401
+        import tvm
 
         return
     sys.modules["torch"] = None  # type: ignore[assignment]

@@ -63,8 +63,8 @@ class Builders:
     ) -> Build:
         """Compile `kernels`, taking from `cache` what is there.
 
-        `overwriting` names those whose output may share memory with an input. The object of a kernel
-        defines the symbol that `symbol_of` gives.
+        `overwriting` names those whose output may share memory with an input. The object of a
+        kernel defines the symbol that `symbol_of` gives.
 
         Raises:
             LoweringError: kernels that fail to compile or exceed the time limit, all of them.

@@ -65,9 +65,7 @@ class _Extraction:
 
     def run(self) -> None:
         main = self.module["main"]
-        for index, (param, tensor) in enumerate(
-            zip(main.params, self.program.inputs, strict=True)
-        ):
+        for index, (param, tensor) in enumerate(zip(main.params, self.program.inputs, strict=True)):
             self.buffer_of[param] = self._add(Buffer(tensor.name, tensor.nbytes, "input", index))
         for block in main.body.blocks:
             for binding in block.bindings:
@@ -85,7 +83,7 @@ class _Extraction:
         if isinstance(value, relax.Call) and value.op.name == "relax.reshape":
             return self._buffers(value.args[0])[0]
         if isinstance(value, relax.TupleGetItem):
-            return self._buffers(value.tuple_value)[value.index]
+            return self._buffers(value.tuple_value)[int(value.index)]
         found = self._buffers(value)
         return found[0] if len(found) == 1 else found
 
@@ -160,14 +158,10 @@ class _Extraction:
                 )
             read = self._find("input", program.inputs.index(source))
             written = self._find("output", program.outputs.index(result))
-            program.states.append(State(input_name, read, written))
-        for state in program.states:
-            program.buffers[state.input] = Buffer(
-                state.name, program.buffers[state.input].nbytes, "arena"
-            )
-            program.buffers[state.output] = Buffer(
-                f"{state.name}.next", program.buffers[state.output].nbytes, "arena"
-            )
+            index = len(program.states)
+            program.states.append(State(source, output_name, written))
+            program.buffers[read] = Buffer(input_name, source.nbytes, "state", index)
+            program.buffers[written] = Buffer(output_name, result.nbytes, "arena")
         self._renumber("input", program.inputs, {name for _, name in states})
         self._renumber("output", program.outputs, {name for name, _ in states})
 

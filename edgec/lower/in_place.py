@@ -1,7 +1,8 @@
 """Which inputs of a kernel its output may overwrite.
 
-An output may take the memory of an input when every element of the input is read only to compute the
-element of the output at the same index. Then no order of the loops reads a value already overwritten.
+An output may take the memory of an input when every element of the input is read only to compute
+the element of the output at the same index. Then no order of the loops reads a value already
+overwritten.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One kernel: from scheduled TIR to a native object file.
 
 Kernels do not use TVM's packed calling convention. A kernel is the C function
-`int32_t NAME(void *in0, ..., void *out0, ...)` that returns 0, so that the runtime needs no argument
-decoding and nothing of TVM but three function pointers (parallel launch, workspace allocation and
-release).
+`int32_t NAME(void *in0, ..., void *out0, ...)` that returns 0, so that the runtime needs no
+argument decoding and nothing of TVM but three function pointers (parallel launch, workspace
+allocation and release).
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ def tvm_target(target: Target) -> tvm.target.Target:
     return tvm.target.Target(facts)
 
 
-def compile_kernel(
-    function: str, symbol: str, target: Target, overwrites: bool
-) -> CompiledKernel:
+def compile_kernel(function: str, symbol: str, target: Target, overwrites: bool) -> CompiledKernel:
     """Schedule, lower and compile the PrimFunc that `function` holds as TVM's JSON."""
     module = lower(schedule(tvm.ir.load_json(function), target), symbol, target, overwrites)
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
@@ -71,8 +69,8 @@ def scratch_bytes(function: tirx.PrimFunc) -> int:
 def lower(function: tirx.PrimFunc, symbol: str, target: Target, overwrites: bool) -> IRModule:
     """Scheduled TIR to the TIR that LLVM's code generator takes.
 
-    `overwrites` says that an output may share memory with an input, so that the pointers must not be
-    declared free of aliases.
+    `overwrites` says that an output may share memory with an input, so that the pointers must not
+    be declared free of aliases.
     """
     llvm = tvm_target(target)
     function = function.with_attr("global_symbol", symbol)

@@ -51,7 +51,8 @@ def receive(stream: BinaryIO) -> object | None:
     header = stream.read(8)
     if len(header) < 8:
         return None
-    return pickle.loads(stream.read(int.from_bytes(header, "little")))
+    message: object = pickle.loads(stream.read(int.from_bytes(header, "little")))
+    return message
 
 
 def main() -> None:

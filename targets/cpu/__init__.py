@@ -1,8 +1,8 @@
 """Schedules for CPUs: how a kernel's loops are tiled, vectorised and shared among threads.
 
 `RULES` is tried in order; the first rule that takes a kernel schedules it. A rule is a function
-`rule(schedule, target) -> bool` over TVM's `s_tir.Schedule`; it declines, before it changes anything,
-by returning False. The last rule takes everything.
+`rule(schedule, target) -> bool` over TVM's `s_tir.Schedule`; it declines, before it changes
+anything, by returning False. The last rule takes everything.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Spatial kernels: elementwise chains, data movement, and everything no other rule takes.
 
-    for i, j, k  =>  parallel for fused(i, j, k / lanes); vectorised k % lanes
+for i, j, k  =>  parallel for fused(i, j, k / lanes); vectorised k % lanes
 """
 
 from __future__ import annotations

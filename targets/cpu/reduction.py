@@ -28,7 +28,8 @@ from edgec.targets.cpu.blocks import (
 from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS, vectorise_and_share
 
 _ROWS = 8
-"""Accumulator rows per tile: enough independent chains to hide the latency of a fused multiply-add."""
+"""Accumulator rows per tile: enough independent chains to hide the latency of a fused
+multiply-add."""
 
 _STACK_LIMIT = 1024
 """TVM keeps a block-local buffer on the stack, hence in registers, only below this many bytes
@@ -36,13 +37,16 @@ _STACK_LIMIT = 1024
 
 
 def schedule_reduction(schedule: s_tir.Schedule, target: Target) -> bool:
-    """Take kernels with exactly one reduction, at most one block behind it and any number before."""
+    """Take kernels with exactly one reduction, at most one block behind it and any number
+    before."""
     blocks = compute_blocks(schedule)
     reductions = [block for block in blocks if not is_spatial(schedule, block)]
     if len(reductions) != 1:
         return False
     reduction = reductions[0]
-    position = next(i for i, b in enumerate(blocks) if schedule.get(b).same_as(schedule.get(reduction)))
+    position = next(
+        i for i, b in enumerate(blocks) if schedule.get(b).same_as(schedule.get(reduction))
+    )
     tail = blocks[position + 1 :]
     if len(tail) > 1 or iter_types(schedule, reduction) != sorted(iter_types(schedule, reduction)):
         return False
@@ -107,8 +111,9 @@ def _tile(schedule: s_tir.Schedule, reduction: SBlockRV, output: SBlockRV, targe
 
 
 def _pick_tile_loops(sizes: list[int]) -> tuple[int, int]:
-    """Positions of the loop to vectorise and the loop to unroll: the innermost two that iterate; the
-    row loop of an image is its channel loop, so that one loaded input vector serves several rows."""
+    """Positions of the loop to vectorise and the loop to unroll: the innermost two that iterate;
+    the row loop of an image is its channel loop, so that one loaded input vector serves several
+    rows."""
     lane = next((i for i in reversed(range(len(sizes))) if sizes[i] > 1), len(sizes) - 1)
     candidates = [i for i in range(lane) if sizes[i] > 1]
     if not candidates:

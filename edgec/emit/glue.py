@@ -1,0 +1,248 @@
+"""The C file that describes a model to the runtime: tables of kernels, arguments and steps.
+
+See `edgec/runtime/program.h` for what the tables mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgec.plan import Plan
+from edgec.program import (
+    Buffer,
+    Call,
+    Program,
+    Repeat,
+    Select,
+    Step,
+    Tensor,
+    aligned,
+    calls_in,
+)
+
+_DTYPES = {
+    "float32": "FLOAT32",
+    "uint8": "UINT8",
+    "int8": "INT8",
+    "uint16": "UINT16",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "bool": "BOOL",
+    "float16": "FLOAT16",
+    "float64": "FLOAT64",
+    "uint32": "UINT32",
+    "uint64": "UINT64",
+    "bfloat16": "BFLOAT16",
+}
+_PLACES = {
+    "arena": "EDGEC_ARENA",
+    "weight": "EDGEC_WEIGHT",
+    "input": "EDGEC_INPUT",
+    "output": "EDGEC_OUTPUT",
+    "state": "EDGEC_STATE",
+}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """An element of an output passes the self-test within `atol + rtol * |expected|`."""
+
+    rtol: float
+    atol: float
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights as one block, and the offset in bytes of each."""
+
+    data: bytes
+    offsets: tuple[int, ...]
+
+
+def pack_weights(weights: Sequence[np.ndarray]) -> Weights:
+    """Lay out weights one after the other, each aligned."""
+    offsets: list[int] = []
+    block = bytearray()
+    for weight in weights:
+        offsets.append(len(block))
+        data = weight.tobytes()
+        block += data + bytes(aligned(len(data)) - len(data))
+    return Weights(bytes(block), tuple(offsets))
+
+
+def c_name(name: str) -> str:
+    """`name` as a C identifier."""
+    identifier = re.sub(r"[^A-Za-z0-9_]", "_", name) or "model"
+    return f"_{identifier}" if identifier[0].isdigit() else identifier
+
+
+def symbol_of(name: str) -> str:
+    """The one symbol that the library of the model `name` exports."""
+    return f"edgec_model_{c_name(name)}"
+
+
+def program_c(
+    plan: Plan,
+    symbols: Mapping[str, str],
+    scratch_bytes: int,
+    weights: Weights,
+    weights_sha256: str,
+    cpu_flags: Sequence[str],
+    tolerances: Sequence[Tolerance],
+) -> str:
+    """The text of program.c.
+
+    `symbols` maps kernel names to the C functions that implement them; `scratch_bytes` is the
+    scratch memory per thread; `tolerances` has one entry per output.
+    """
+    program = plan.program
+    tables = _Tables(plan, weights)
+    tables.add_steps(program.steps)
+    model = ", ".join(
+        [
+            _string(program.name),
+            _string(" ".join(cpu_flags)),
+            _string(weights_sha256),
+            str(len(weights.data)),
+            str(len(program.inputs)),
+            str(len(program.outputs)),
+            str(len(program.states)),
+        ]
+    )
+    used = list(dict.fromkeys(call.kernel for call in program.calls()))
+    sections = [
+        '#include "program.h"\n',
+        *(_shim(kernel, symbols[kernel], program) for kernel in used),
+        _table("edgec_kernel", "kernels", tables.kernel_rows(used)),
+        *_tensors("inputs", program.inputs),
+        *_tensors("outputs", program.outputs),
+        _table("edgec_tolerance", "tolerances", (f"{t.rtol!r}, {t.atol!r}" for t in tolerances)),
+        _table("edgec_state", "states", tables.state_rows()),
+        _table("edgec_arg", "args", tables.args),
+        _table("edgec_step", "steps", tables.steps),
+        "static const edgec_program program = {\n"
+        f"  .model = EDGEC_MODEL({model}),\n"
+        f"  .weights = {'EDGEC_WEIGHTS' if weights.data else 'NULL'},\n"
+        f"  .arena_bytes = {plan.arena_bytes}, .scratch_bytes = {scratch_bytes},\n"
+        "  .inputs = inputs, .outputs = outputs, .tolerances = tolerances, .states = states,\n"
+        "  .kernels = kernels, .args = args, .steps = steps,\n"
+        f"  .arg_count = {len(tables.args)}, .step_count = {len(tables.steps)},\n"
+        "};\n"
+        f"EDGEC_EXPORT_MODEL({c_name(program.name)}, program)\n",
+    ]
+    return "\n".join(sections)
+
+
+@dataclass
+class _Tables:
+    """Rows of the args and steps tables."""
+
+    plan: Plan
+    weights: Weights
+    args: list[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        calls = self.plan.program.calls()
+        self.kernel_index = {
+            kernel: index for index, kernel in enumerate(dict.fromkeys(c.kernel for c in calls))
+        }
+
+    def kernel_rows(self, kernels: Iterable[str]) -> Iterable[str]:
+        return (f"s{self.kernel_index[kernel]}, {_string(kernel)}" for kernel in kernels)
+
+    def add_steps(self, steps: Sequence[Step], strides: Mapping[int, int] | None = None) -> None:
+        strides = strides or {}
+        for step in steps:
+            match step:
+                case Call():
+                    buffers = (*step.inputs, *step.outputs)
+                    row = f"EDGEC_CALL, {self.kernel_index[step.kernel]}, {len(self.args)}, "
+                    self.steps.append(row + str(len(buffers)))
+                    self.args += [self._arg(buffer, strides) for buffer in buffers]
+                case Repeat():
+                    self.steps.append(f"EDGEC_REPEAT, {step.times}, {_rows(step.body)}, 0")
+                    self.add_steps(step.body, dict(step.strides))
+                case Select():
+                    self.steps.append(
+                        f"EDGEC_SELECT, {len(self.args)}, {_rows(step.then)}, "
+                        f"{_rows(step.otherwise)}"
+                    )
+                    self.args.append(self._arg(step.condition, strides))
+                    self.add_steps(step.then, strides)
+                    self.add_steps(step.otherwise, strides)
+
+    def state_rows(self) -> list[str]:
+        return [
+            f"{state.input.nbytes}, {{{self._arg(state.output, {})}}}"
+            for state in self.plan.program.states
+        ]
+
+    def _arg(self, number: int, strides: Mapping[int, int]) -> str:
+        buffer = self.plan.program.buffers[number]
+        index = buffer.index if buffer.where in ("input", "output", "state") else 0
+        return f"{_PLACES[buffer.where]}, {index}, {self._offset(number, buffer)}, " + str(
+            strides.get(number, 0)
+        )
+
+    def _offset(self, number: int, buffer: Buffer) -> int:
+        if buffer.where == "arena":
+            return self.plan.offsets[number]
+        return self.weights.offsets[buffer.index] if buffer.where == "weight" else 0
+
+
+def _rows(steps: Sequence[Step]) -> int:
+    """How many rows of the step table `steps` take, nested ones included."""
+    count = 0
+    for step in steps:
+        count += 1
+        if isinstance(step, Repeat):
+            count += _rows(step.body)
+        elif isinstance(step, Select):
+            count += _rows(step.then) + _rows(step.otherwise)
+    return count
+
+
+def _shim(kernel: str, symbol: str, program: Program) -> str:
+    call = next(call for call in calls_in(program.steps) if call.kernel == kernel)
+    index = list(dict.fromkeys(c.kernel for c in program.calls())).index(kernel)
+    count = len(call.inputs) + len(call.outputs)
+    parameters = ", ".join(["void *"] * count)
+    arguments = ", ".join(f"a[{i}]" for i in range(count))
+    return (
+        f"extern int32_t {symbol}({parameters});\n"
+        f"static int32_t s{index}(void *const *a) {{ return {symbol}({arguments}); }}"
+    )
+
+
+def _tensors(table: str, tensors: Sequence[Tensor]) -> list[str]:
+    shapes = [
+        f"static const int64_t {table}_{i}[] = {{{', '.join(map(str, tensor.shape)) or '0'}}};"
+        for i, tensor in enumerate(tensors)
+    ]
+    rows = (
+        f"{_string(t.name)}, {table}_{i}, {len(t.shape)}, EDGEC_{_DTYPES[t.dtype]}, {t.nbytes}"
+        for i, t in enumerate(tensors)
+    )
+    return [*shapes, _table("edgec_tensor", table, rows)]
+
+
+def _table(kind: str, name: str, rows: Iterable[str]) -> str:
+    body = "".join(f"  {{{row}}},\n" for row in rows)
+    if not body:
+        return f"#define {name} NULL"
+    return f"static const {kind} {name}[] = {{\n{body}}};"
+
+
+def _string(text: str) -> str:
+    """A C string literal; names in a model are data and may hold anything."""
+    escaped = "".join(
+        chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
+    return f'"{escaped}"'
