@@ -1,0 +1,177 @@
+"""Tensor data kept in files beside a model, read and written.
+
+A model names those files, and its author may be hostile. Only regular files below the model's own
+folder are read, component by component and through no link; hard links are refused, since another
+name of a secret is the secret. Offsets and lengths are checked against the file, lengths against
+the tensor, and the sum against the files, before anything is read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from edgec.errors import ModelError
+from edgec.tensors import packed_bytes
+
+_SLACK = 1 << 20
+_LARGE_BYTES = 4096
+
+
+def load_external(model: onnx.ModelProto, folder: Path | None) -> None:
+    """Read all external tensors of `model` into their `raw_data`.
+
+    `folder` holds the model file; None when the model came from memory, and nothing may be read.
+    Raises ModelError for anything that is not plain data below `folder`.
+    """
+    tensors = [t for t in all_tensors(model) if t.data_location == TensorProto.EXTERNAL]
+    if not tensors:
+        return
+    if folder is None:
+        raise ModelError(
+            f"tensor '{tensors[0].name}' lies in a file, but the model was given in memory",
+            hint="pass the path of the model, or load its data first",
+        )
+    wanted = 0
+    files: dict[str, int] = {}
+    for tensor in tensors:
+        where = f"tensor '{tensor.name}'"
+        entries = {e.key: e.value for e in tensor.external_data}
+        location = entries.get("location", "")
+        offset = _number(entries.get("offset", "0"), "offset", where)
+        if any(d < 0 for d in tensor.dims) or tensor.data_type == TensorProto.STRING:
+            raise ModelError("external data needs known dims and no strings", where=where)
+        length = packed_bytes(tensor.data_type, math.prod(tensor.dims))
+        if "length" in entries and _number(entries["length"], "length", where) != length:
+            raise ModelError(
+                f"external length {entries['length'][:32]} is not the {length} bytes of the tensor",
+                where=where,
+            )
+        descriptor = _open_below(folder, location, where)
+        with os.fdopen(descriptor, "rb") as file:
+            size = os.fstat(descriptor).st_size
+            if offset + length > size:
+                raise ModelError(
+                    f"external data {offset}+{length} reaches beyond the {size} bytes of "
+                    f"{location!r}",
+                    where=where,
+                )
+            files[location] = size
+            wanted += length
+            if wanted > 2 * sum(files.values()) + _SLACK:
+                raise ModelError("tensors share external data many times over", where=where)
+            file.seek(offset)
+            tensor.raw_data = file.read(length)
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+
+
+def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of a model: initializers and attributes, in subgraphs and functions too."""
+    yield from _of_graph(model.graph)
+    for function in model.functions:
+        yield from _of_nodes(function.node)
+
+
+def _of_graph(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _of_nodes(graph.node)
+
+
+def _of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from _of_graph(attribute.g)
+            for graph in attribute.graphs:
+                yield from _of_graph(graph)
+
+
+def _number(text: str, key: str, where: str) -> int:
+    if len(text) > 19 or not (text.isascii() and text.isdigit()):
+        raise ModelError(f"external {key} {text[:32]!r} is not a size in bytes", where=where)
+    return int(text)
+
+
+def _open_below(folder: Path, location: str, where: str) -> int:
+    """A descriptor of the regular file `location` below `folder`; no link is followed."""
+
+    def refuse(why: str) -> ModelError:
+        return ModelError(
+            f"external data {location[:80]!r} {why}",
+            where=where,
+            hint="external data must be plain files in the folder of the model",
+        )
+
+    parts = location.replace("\\", "/").split("/")
+    parts = [part for part in parts if part != "."]
+    if not location or "\0" in location or location.startswith(("/", "\\")) or ":" in parts[0]:
+        raise refuse("is not a relative path")
+    if any(part in ("", "..") for part in parts):
+        raise refuse("leaves the folder of the model")
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    current = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            step = flags if last else flags | os.O_DIRECTORY
+            following = os.open(part, step, dir_fd=current)
+            os.close(current)
+            current = following
+        state = os.fstat(current)
+        if not stat.S_ISREG(state.st_mode):
+            raise refuse("is not a regular file")
+        if state.st_nlink > 1:
+            raise refuse("has more than one name (a hard link)")
+    except OSError as error:
+        os.close(current)
+        raise refuse(f"cannot be opened: {error.strerror}, or it is a link") from error
+    except ModelError:
+        os.close(current)
+        raise
+    return current
+
+
+def store_external(model: onnx.ModelProto, path: Path) -> None:
+    """Move the large initializers of `model` into the file `path`, in place."""
+    chunks: list[bytes] = []
+    offset = 0
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) < _LARGE_BYTES:
+            continue
+        data = tensor.raw_data
+        padding = -offset % 64
+        chunks += [bytes(padding), data]
+        offset += padding
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", path.name), ("offset", offset), ("length", len(data))):
+            tensor.external_data.add(key=key, value=str(value))
+        offset += len(data)
+    write_file(path, chunks)
+
+
+def write_file(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write `path` whole or not at all. Raises ModelError when it cannot be written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ModelError(f"cannot be written: {error.strerror}", where=str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,397 @@
+"""Loading, checking, shaping and saving models: the door between ONNX files and passes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+from onnx import helper
+
+from edgec import sandbox
+from edgec.dims import bind
+from edgec.errors import ModelError, PassError
+from edgec.external import load_external, store_external, write_file
+from edgec.onnx_io import export_graph, import_graph
+from edgec.shapes import infer
+from edgec.skeleton import check_limits, inferred_outputs, split
+from edgec.skeleton import graphs as proto_graphs
+from edgec.tensors import Constant, Node, Variable, metadata_of, set_type, subgraphs
+from edgec.topology import copy, sort
+
+INTERNAL_OPSET = 25
+EXTERNAL_BYTES = 1_500_000_000
+
+
+def load(
+    source: str | os.PathLike[str] | onnx.ModelProto,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    trusted: bool = False,
+    notes: list[str] | None = None,
+) -> Graph:
+    """Read, check and normalise a model.
+
+    Local functions are inlined, the default domain is raised to `INTERNAL_OPSET`, initializers are
+    taken out of the graph inputs, symbolic dimensions are bound by `shapes` (whole shapes by input
+    name) and `dims` (sizes by symbol), and shapes are inferred. What was decided on the way is
+    appended to `notes`, a line each. `source` is never changed; its tensors are shared, not copied.
+
+    ONNX's native code runs in the helper process of `edgec.sandbox`, or here when `trusted`.
+    Raises ModelError for what is not a valid model, UsageError for shapes that do not fit it.
+    """
+    notes = [] if notes is None else notes
+    model, folder = _read(source)
+    opset = check_limits(model)
+    load_external(model, folder)
+    skeleton, weights = split(model, opset)
+    _note_defaults(model, notes)
+    bind(skeleton.graph, shapes or {}, dims or {}, notes)
+    prepared = _parse(
+        sandbox.call(
+            "prepare",
+            skeleton.SerializeToString(),
+            INTERNAL_OPSET,
+            bool(model.functions),
+            opset != INTERNAL_OPSET,
+            inferred_outputs(skeleton),
+            trusted=trusted,
+        )
+    )
+    surgeon = import_graph(prepared.graph, INTERNAL_OPSET, weights)
+    _restore(surgeon, model, skeleton)
+    header = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name not in ("graph", "functions", "opset_import", "training_info"):
+            _assign(header, field.name, value)
+    header.opset_import.extend(o for o in prepared.opset_import if o.domain not in ("", "ai.onnx"))
+    return Graph(surgeon, header, opset, trusted)
+
+
+class Graph:
+    """A model as passes see it: `gs`, the one IR, and all else that ONNX says of the model.
+
+    `gs.nodes` is in topological order except between a pass's insertions and `sweep`. Nodes and
+    tensors are those of `edgec.onnx_io`; change the graph through the methods here.
+    """
+
+    def __init__(
+        self, surgeon: gs.Graph, header: onnx.ModelProto, source_opset: int, trusted: bool = False
+    ) -> None:
+        self.gs = surgeon
+        self.source_opset = source_opset
+        self.trusted = trusted
+        self._header = header
+        self._names: set[str] | None = None
+        self._outputs: set[gs.Tensor] | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.gs.name)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """`metadata_props` of the model, a copy."""
+        return metadata_of(self._header)
+
+    @property
+    def header(self) -> onnx.ModelProto:
+        """Producer, version, domain, doc string, metadata: the model without its graph."""
+        return self._header
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes, those of subgraphs after the graph that holds them."""
+        for graph in subgraphs(self.gs):
+            yield from graph.nodes
+
+    # Asking
+
+    def consumers(self, tensor: gs.Tensor) -> list[Node]:
+        """The nodes that read `tensor`, once for each time; also inside subgraphs."""
+        return list(tensor.outputs)
+
+    def producer(self, tensor: gs.Tensor) -> Node | None:
+        """The node that makes `tensor`; None for inputs and constants."""
+        return tensor.inputs[0] if tensor.inputs else None
+
+    def is_output(self, tensor: gs.Tensor) -> bool:
+        """Whether `tensor` is an output of the graph or of a subgraph."""
+        if self._outputs is None:
+            self._outputs = {t for graph in subgraphs(self.gs) for t in graph.outputs}
+        return tensor in self._outputs
+
+    def uses(self, tensor: gs.Tensor) -> int:
+        """How often `tensor` is read, by nodes or as an output."""
+        return len(tensor.outputs) + self.is_output(tensor)
+
+    # Changing
+
+    def unique_name(self, hint: str) -> str:
+        """A tensor or node name that is not taken yet, and now is."""
+        if self._names is None:
+            self._names = {n.name for n in self.nodes()} | {t.name for t in self._tensors()}
+        name, n = hint, 0
+        while name in self._names:
+            n += 1
+            name = f"{hint}_{n}"
+        self._names.add(name)
+        return name
+
+    def constant(self, values: np.ndarray[Any, Any], hint: str) -> Constant:
+        """A new constant of `values`."""
+        return Constant(self.unique_name(hint), values)
+
+    def insert(
+        self,
+        beside: Node,
+        op: str,
+        inputs: Sequence[gs.Tensor],
+        attrs: Mapping[str, Any] | None = None,
+        *,
+        outputs: Sequence[gs.Tensor] | int = 1,
+        domain: str = "",
+    ) -> Node:
+        """A new node in the graph of `beside`, with its doc string and metadata.
+
+        `outputs` are tensors to make (no other node may make them) or how many new ones to make;
+        the types of new ones are inferred by the driver when the pass does not set them.
+        """
+        name = self.unique_name(beside.name or op.lower())
+        if isinstance(outputs, int):
+            outputs = [Variable(self.unique_name(f"{name}_out")) for _ in range(outputs)]
+        node = Node(
+            op,
+            name,
+            attrs,
+            inputs,
+            outputs,
+            domain,
+            doc_string=beside.doc_string,
+            metadata=beside.metadata,
+        )
+        node.owner = beside.owner
+        assert beside.owner is not None
+        beside.owner.nodes.append(node)
+        return node
+
+    def why_not_replace(self, old: gs.Tensor, new: gs.Tensor) -> str | None:
+        """Why `replace(old, new)` is impossible, or None.
+
+        The name of a graph output is part of the model: when `old` is one, `new` takes its name,
+        which a graph input, a constant or another output cannot.
+        """
+        if not self.is_output(old):
+            return None
+        maker, remade = self.producer(old), self.producer(new)
+        if remade is None:
+            return f"'{old.name}' is a graph output and '{new.name}' is an input or constant"
+        if self.is_output(new):
+            return f"'{old.name}' and '{new.name}' are both graph outputs"
+        if maker is None or maker.owner is not remade.owner:
+            return f"'{old.name}' is the output of another subgraph than '{new.name}'"
+        return None
+
+    def replace(self, old: gs.Tensor, new: gs.Tensor) -> None:
+        """Let every user of `old` use `new`; PassError where `why_not_replace` has a reason."""
+        why = self.why_not_replace(old, new)
+        if why:
+            raise PassError(why, where=f"tensor '{old.name}'")
+        for node in self.consumers(old):
+            node.inputs[next(i for i, t in enumerate(node.inputs) if t is old)] = new
+        if self.is_output(old):
+            for graph in subgraphs(self.gs):
+                graph.outputs = [new if t is old else t for t in graph.outputs]
+            new.info = old.info
+            old.name, new.name = self.unique_name(f"{old.name}_was"), old.name
+            self._outputs = None
+
+    def detach(self, node: Node) -> None:
+        """Unlink `node` from all tensors; `sweep` removes it."""
+        for value in node.attrs.values():
+            if isinstance(value, gs.Graph):
+                for inner in value.nodes:
+                    self.detach(inner)
+        node.inputs.clear()
+        node.outputs.clear()
+
+    def sweep(self) -> list[Node]:
+        """Remove nodes that nothing uses, sort the rest; the removed nodes."""
+        self._outputs = None
+        removed: list[Node] = []
+        for graph in list(subgraphs(self.gs)):
+            for node in reversed(graph.nodes):
+                self._drop_if_dead(node, removed)
+            gone = set(removed)
+            if any(node in gone for node in graph.nodes):
+                graph.nodes = [node for node in graph.nodes if node not in gone]
+        for graph in subgraphs(self.gs):
+            sort(graph)
+        return removed
+
+    def _drop_if_dead(self, node: Node, removed: list[Node]) -> None:
+        if not any(t.outputs or self.is_output(t) for t in node.outputs):
+            self.detach(node)
+            removed.append(node)
+
+    def _tensors(self) -> Iterator[gs.Tensor]:
+        for graph in subgraphs(self.gs):
+            yield from graph.inputs
+            yield from graph.outputs
+            for node in graph.nodes:
+                yield from node.inputs
+                yield from node.outputs
+
+    def infer_shapes(self) -> None:
+        """Find type and shape of the tensors that lack them, in the helper process.
+
+        Costs nothing when all are known. Raises ModelError when the graph contradicts itself.
+        """
+        infer(self.gs, INTERNAL_OPSET, self._opsets(), trusted=self.trusted)
+
+    # Writing
+
+    def to_onnx(self, opset: int | None = None) -> onnx.ModelProto:
+        """The graph as a new model, at `opset` of the default domain (None: `INTERNAL_OPSET`).
+
+        Raises ModelError when an operator cannot be written at that opset.
+        """
+        model = onnx.ModelProto()
+        model.CopyFrom(self._header)
+        del model.opset_import[:]
+        model.opset_import.extend(self._opsets())
+        model.ir_version = helper.find_min_ir_version_for(self._opsets())
+        model.graph.CopyFrom(export_graph(self.gs, INTERNAL_OPSET))
+        if opset is not None and opset != INTERNAL_OPSET:
+            self._convert(model, opset)
+        return model
+
+    def to_source_opset(self) -> onnx.ModelProto:
+        """The graph at the opset it was loaded from, or the next one that can hold it."""
+        for opset in range(self.source_opset, INTERNAL_OPSET):
+            try:
+                return self.to_onnx(opset)
+            except ModelError:
+                continue
+        return self.to_onnx()
+
+    def save(self, path: str | os.PathLike[str], opset: int | None = None) -> None:
+        """Write the model to `path`, atomically; above 1.5 GB its tensors go to `path`.data."""
+        path = Path(path)
+        model = self.to_onnx(opset)
+        if sum(len(t.raw_data) for t in model.graph.initializer) > EXTERNAL_BYTES:
+            store_external(model, path.with_name(path.name + ".data"))
+        try:
+            data = model.SerializeToString()
+        except EncodeError as error:
+            raise ModelError(f"the model cannot be serialized: {error}") from error
+        write_file(path, [data])
+
+    def copy(self) -> Graph:
+        """An independent copy; the values of constants are shared."""
+        return Graph(copy(self.gs), self._header, self.source_opset, self.trusted)
+
+    def _opsets(self) -> list[onnx.OperatorSetIdProto]:
+        found = {o.domain: o.version for o in self._header.opset_import}
+        used = {node.domain for node in self.nodes() if node.domain}
+        versions = {"": INTERNAL_OPSET} | {d: found.get(d, 1) for d in sorted({*used, *found})}
+        return [helper.make_opsetid(domain, version) for domain, version in versions.items()]
+
+    def _convert(self, model: onnx.ModelProto, opset: int) -> None:
+        skeleton, weights = split(model, INTERNAL_OPSET)
+        reply = _parse(
+            sandbox.call("convert_to", skeleton.SerializeToString(), opset, trusted=self.trusted)
+        )
+        carried = {n.output[0]: n for g in proto_graphs(model.graph) for n in g.node if n.output}
+        for graph in proto_graphs(reply.graph):
+            for node in graph.node:
+                before = carried.get(node.output[0]) if node.output else None
+                if before is not None and not node.metadata_props:
+                    node.metadata_props.extend(before.metadata_props)
+        inputs = [i for i in model.graph.input if i.name not in weights]
+        outputs = list(model.graph.output)
+        for name, tensor in weights.items():
+            reply.graph.initializer.append(tensor)
+            reply.graph.initializer[-1].name = name
+        for field, value in (("input", inputs), ("output", outputs)):
+            reply.graph.ClearField(field)
+            getattr(reply.graph, field).extend(value)
+        reply.graph.metadata_props.extend(model.graph.metadata_props)
+        model.graph.CopyFrom(reply.graph)
+        for entry in model.opset_import:
+            if entry.domain == "":
+                entry.version = opset
+        versions = list(model.opset_import)
+        model.ir_version = max(helper.find_min_ir_version_for(versions), 4)
+
+
+def _read(source: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
+    if isinstance(source, onnx.ModelProto):
+        return source, None
+    path = Path(source)
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelError(f"cannot be read: {reason}", where=str(path)) from error
+    try:
+        return _parse(data), path.parent
+    except ModelError as error:
+        raise ModelError(error.what, where=str(path), hint=error.hint) from error
+
+
+def _parse(data: bytes) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(
+            "not an ONNX model, or a truncated one", hint="expected a protobuf ModelProto"
+        ) from error
+    return model
+
+
+def _note_defaults(model: onnx.ModelProto, notes: list[str]) -> None:
+    values = {t.name for t in model.graph.initializer}
+    listed = [i.name for i in model.graph.input if i.name in values]
+    if listed and model.ir_version >= 4:
+        shown = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
+        notes.append(f"{len(listed)} inputs with a default value made constants: {shown}")
+    if model.training_info:
+        notes.append("training information dropped")
+
+
+def _restore(surgeon: gs.Graph, model: onnx.ModelProto, skeleton: onnx.ModelProto) -> None:
+    """Give back what ONNX's converter and inference drop: declarations and metadata."""
+    declared = {i.name: i for i in (*model.graph.input, *model.graph.output)}
+    bound = {i.name: i for i in (*skeleton.graph.input, *skeleton.graph.output)}
+    for tensor in (*surgeon.inputs, *surgeon.outputs):
+        if not isinstance(tensor, Variable):
+            continue
+        tensor.info = declared.get(tensor.name, tensor.info)
+        if tensor.shape is None and tensor.info is not None:
+            known = tensor.dtype
+            set_type(tensor, bound.get(tensor.name, tensor.info).type)
+            tensor.dtype = known if known is not None else tensor.dtype
+    surgeon.name = model.graph.name
+    surgeon.doc_string = model.graph.doc_string
+    surgeon.metadata = metadata_of(model.graph)
+    before = {n.output[0]: n for g in proto_graphs(model.graph) for n in g.node if n.output}
+    for graph in subgraphs(surgeon):
+        for node in graph.nodes:
+            source = before.get(node.outputs[0].name) if node.outputs else None
+            if source is not None and source.op_type == node.op:
+                node.metadata = node.metadata or metadata_of(source)
+                node.doc_string = node.doc_string or source.doc_string
+
+
+def _assign(proto: Any, field: str, value: Any) -> None:
+    if hasattr(value, "extend"):
+        getattr(proto, field).extend(value)
+    else:
+        setattr(proto, field, value)

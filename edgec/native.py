@@ -1,0 +1,139 @@
+"""ONNX's native code (checker, inliner, converter, shape inference) on serialized models.
+
+Every function maps bytes to bytes. `edgec.sandbox` runs this file as a child process, by path, so
+it imports nothing of edgec; a trusted model is served in process by the same functions.
+
+A request is a 4-byte length, a JSON header {"call", "seconds", "bytes", "args"} and the model; a
+reply is the same with {"error"} in its header when the call failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import sys
+from collections.abc import Callable, Collection
+from typing import IO, Any
+
+import onnx
+import onnx.checker
+import onnx.inliner
+import onnx.shape_inference
+import onnx.version_converter
+from onnx.onnx_cpp2py_export import checker as _checker
+from onnx.onnx_cpp2py_export import inliner as _inliner
+from onnx.onnx_cpp2py_export import shape_inference as _inference
+from onnx.onnx_cpp2py_export import version_converter as _converter
+
+
+def prepare(
+    model: bytes, opset: int, functions: bool, convert: bool, forget: Collection[str]
+) -> bytes:
+    """Check, inline local functions, convert to `opset`, infer shapes and types.
+
+    The declared shapes of the outputs named in `forget` are inferred anew.
+    """
+    proto = onnx.ModelProto.FromString(model)
+    tensors = [o.type.tensor_type for o in proto.graph.output if o.name in forget]
+    if not all(t.HasField("shape") for t in tensors):
+        model = bytes(_inference.infer_shapes(model, False, False, False))
+    _checker.check_model(model, False, False, False)
+    for tensor in tensors:
+        tensor.ClearField("shape")
+    model = proto.SerializeToString()
+    if functions:
+        model = _inliner.inline_local_functions(model, True)
+    if convert:
+        model = convert_to(model, opset)
+    return infer(model)
+
+
+def convert_to(model: bytes, opset: int) -> bytes:
+    """The model at `opset` of the default domain."""
+    return bytes(_converter.convert_version(model, opset))
+
+
+def infer(model: bytes) -> bytes:
+    """The model with types and shapes of its tensors in `value_info` and in its outputs."""
+    return bytes(_inference.infer_shapes(model, True, True, True))
+
+
+def check(model: bytes) -> bytes:
+    """`model` itself, when ONNX's checker accepts it."""
+    _checker.check_model(model, False, False, False)
+    return model
+
+
+CALLS: dict[str, Callable[..., bytes]] = {
+    "prepare": prepare,
+    "convert_to": convert_to,
+    "infer": infer,
+    "check": check,
+}
+
+
+def write_message(stream: IO[bytes], header: dict[str, Any], body: bytes) -> None:
+    """One length-prefixed message: the header as JSON, then `body`."""
+    text = json.dumps({**header, "size": len(body)}).encode()
+    stream.write(struct.pack("<I", len(text)) + text)
+    stream.write(body)
+    stream.flush()
+
+
+def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+    """The next message; EOFError when the other side is gone."""
+    header = json.loads(_exactly(stream, struct.unpack("<I", _exactly(stream, 4))[0]))
+    return header, _exactly(stream, header["size"])
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data
+
+
+def _limit_memory(extra: int) -> None:
+    import resource
+
+    with open("/proc/self/statm") as statm:
+        used = int(statm.read().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + extra, hard))
+
+
+def serve() -> None:
+    """Answer requests from standard input until it ends.
+
+    A request's time limit is a timer whose default action ends this process, also inside native
+    code. The end of standard input ends it too, so it does not outlive the process that started it.
+    """
+    requests = sys.stdin.buffer
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    while True:
+        try:
+            header, model = read_message(requests)
+        except EOFError:
+            return
+        if sys.platform == "linux":
+            _limit_memory(header["bytes"])
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, header["seconds"])
+        answer, error = b"", {}
+        try:
+            answer = CALLS[header["call"]](model, *header["args"])
+        except Exception as failure:
+            error = {"error": str(failure) or type(failure).__name__}
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        write_message(replies, error, answer)
+
+
+if __name__ == "__main__":
+    serve()
