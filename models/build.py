@@ -9,15 +9,14 @@ Equal bytes on every build. `path(name)` is the same for tests and benchmarks.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
+from files import CACHE, write_whole
 from nets import imagenet, recurrent, tiny, transformers
 
-HERE = Path(__file__).parent
-CACHE = HERE / "cache"
+BUILDERS = Path(__file__).parent / "nets"
 
 ZOO: dict[str, Callable[[], onnx.ModelProto]] = {
     "mobilenet_v2": imagenet.mobilenet_v2,
@@ -38,21 +37,15 @@ ZOO: dict[str, Callable[[], onnx.ModelProto]] = {
 def path(name: str) -> Path:
     """The file of zoo model `name` in the cache, built if absent or older than its builder."""
     file = CACHE / f"{name}.onnx"
-    changed = max(source.stat().st_mtime for source in (HERE / "nets").glob("*.py"))
+    changed = max(source.stat().st_mtime for source in BUILDERS.glob("*.py"))
     if not file.exists() or file.stat().st_mtime < changed:
         write(name, file)
     return file
 
 
 def write(name: str, file: Path) -> None:
-    """Build zoo model `name` into `file`, which appears whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(ZOO[name]().SerializeToString(deterministic=True))
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    """Build zoo model `name` into `file`."""
+    write_whole(file, ZOO[name]().SerializeToString(deterministic=True))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the training scripts of the digits classifiers share."""
+"""What the scripts that train on digits share."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from files import write_whole
 from torch import nn
 
 BATCH = 64
+
+Export = Callable[[dict[str, np.ndarray], dict[str, str]], onnx.ModelProto]
 
 
 def augment(images: torch.Tensor) -> torch.Tensor:
@@ -25,55 +28,51 @@ def augment(images: torch.Tensor) -> torch.Tensor:
     return nn.functional.grid_sample(images, grid, align_corners=False)
 
 
-def fit(
-    model: nn.Module,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    epochs: int,
-    rate: float,
-    augment: Callable[[torch.Tensor], torch.Tensor],
-) -> None:
-    """Train `model` on cross-entropy: AdamW, one-cycle schedule up to `rate`, one thread."""
+def descend(model: nn.Module, loss: Callable[[], torch.Tensor], *, steps: int, rate: float) -> None:
+    """Minimise `loss()`, drawn anew at each step: AdamW, one-cycle schedule up to `rate`."""
     torch.set_num_threads(1)
-    x, y = torch.from_numpy(images), torch.from_numpy(labels)
-    batches = len(x) // BATCH
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     model.train()
-    for epoch in range(epochs):
-        total = 0.0
-        for chosen in torch.randperm(len(x))[: batches * BATCH].split(BATCH):
-            logits = model(augment(x[chosen]))
-            loss = nn.functional.cross_entropy(logits, y[chosen], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
-        print(f"epoch {epoch + 1}/{epochs}: loss {total / batches:.4f}", flush=True)
+    for step in range(1, steps + 1):
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0 or step == steps:
+            print(f"step {step}/{steps}: loss {value.item():.4f}", flush=True)
+    model.eval()
+
+
+def fit_classifier(
+    model: nn.Module, images: np.ndarray, labels: np.ndarray, *, epochs: int, rate: float
+) -> None:
+    """Train `model` on augmented `images` by cross-entropy."""
+    x, y = torch.from_numpy(images), torch.from_numpy(labels)
+
+    def loss() -> torch.Tensor:
+        chosen = torch.randint(len(x), (BATCH,))
+        logits = model(augment(x[chosen]))
+        return nn.functional.cross_entropy(logits, y[chosen], label_smoothing=0.05)
+
+    descend(model, loss, steps=epochs * len(x) // BATCH, rate=rate)
 
 
 def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
     """The share of `images` that `model` classifies right."""
-    model.eval()
     with torch.no_grad():
         found = model(torch.from_numpy(images)).argmax(1).numpy()
     return float((found == labels).mean())
 
 
-def save(
-    export: Callable[[dict[str, np.ndarray], dict[str, str]], onnx.ModelProto],
-    model: nn.Module,
-    score: float,
-    path: Path,
-) -> None:
-    """Export `model` to `path`, its accuracy and origin in metadata_props."""
+def save(export: Export, model: nn.Module, score: str, path: Path) -> None:
+    """Export `model` to `path`, its score and origin in metadata_props."""
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
     metadata = {
         "licence": "Apache-2.0",
         "data": "scikit-learn load_digits (UCI optical recognition of handwritten digits)",
-        "accuracy": f"{score:.4f} on the 450 held-out images of models/digits.py",
+        "score": score,
     }
-    onnx.save(export(weights, metadata), path)
-    print(f"{path.name}: accuracy {score:.4f}, {path.stat().st_size} bytes")
+    write_whole(path, export(weights, metadata).SerializeToString(deterministic=True))
+    print(f"{path.name}: {score}, {path.stat().st_size} bytes")

@@ -157,6 +157,7 @@ class RandomNet(Net):
         return y
 
     def relu(self, x: str) -> str:
+        """Relu."""
         return self.derive(self.op("Relu", x), x, lambda v: np.maximum(v, 0))
 
     def relu6(self, x: str) -> str:
@@ -180,6 +181,7 @@ class RandomNet(Net):
         return y
 
     def add(self, a: str, b: str) -> str:
+        """Add of tensors of one shape."""
         y = self.op("Add", a, b)
         left, right = self.moments[a], self.moments[b]
         self.moments[y] = Moments(left.mean + right.mean, left.variance + right.variance)
@@ -193,6 +195,7 @@ class RandomNet(Net):
         return y
 
     def max_pool(self, x: str, kernel: int, stride: int, pad: int = 0, ceil: bool = False) -> str:
+        """MaxPool of square windows."""
         y = self.op(
             "MaxPool",
             x,

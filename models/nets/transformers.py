@@ -16,9 +16,7 @@ ATTENTION_GAIN = math.sqrt(2)
 
 
 class _Transformer(RandomNet):
-    """A `RandomNet` with the parts of an encoder layer; `heads` divides the features."""
-
-    heads: int
+    """A `RandomNet` with the parts of an encoder layer, on tensors [N, 128, features]."""
 
     def dims(self, x: str, *rest: int) -> str:
         """The shape [N, *rest] for a Reshape, N computed from the shape of `x`."""
@@ -26,14 +24,14 @@ class _Transformer(RandomNet):
         batch = self.op("Unsqueeze", batch, self.constant([0], "int64"))
         return self.op("Concat", batch, *(self.constant([d], "int64") for d in rest), axis=0)
 
-    def attention(self, x: str, name: str, mask: str | None = None) -> str:
-        """Multi-head self-attention of `x` [N, 128, features], with `mask` added to the scores."""
+    def attention(self, x: str, heads: int, name: str, mask: str | None = None) -> str:
+        """Multi-head self-attention; `mask` [N, 1, 1, 128] is added to the scores."""
         features = self.channels(x)
-        width = features // self.heads
+        width = features // heads
 
         def split(kind: str, gain: float, perm: list[int]) -> str:
             y = self.linear(x, features, f"{name}.{kind}", gain)
-            y = self.op("Reshape", y, self.dims(y, LENGTH, self.heads, width))
+            y = self.op("Reshape", y, self.dims(y, LENGTH, heads, width))
             return self.op("Transpose", y, perm=perm)
 
         query = split("query", ATTENTION_GAIN, [0, 2, 1, 3])
@@ -49,6 +47,7 @@ class _Transformer(RandomNet):
         return self.linear(context, features, f"{name}.output")
 
     def feed_forward(self, x: str, hidden: int, name: str) -> str:
+        """Two `linear` layers with Gelu between."""
         y = self.gelu(self.linear(x, hidden, f"{name}.up"))
         return self.linear(y, self.channels(x), f"{name}.down")
 
@@ -72,6 +71,7 @@ class _Transformer(RandomNet):
         return y
 
     def table(self, name: str, rows: int, features: int, deviation: float) -> str:
+        """A weight [rows, features] to gather from."""
         weight = self.weight(name, self.normal(rows, features, deviation=deviation))
         self.moments[weight] = Moments(np.zeros(features), np.full(features, deviation**2))
         return weight
@@ -85,7 +85,7 @@ def bert_tiny() -> onnx.ModelProto:
     and Concat.
     """
     net = _Transformer("bert_tiny", "BERT-tiny, sequences of 128 tokens, random weights.")
-    net.heads, features = 2, 128
+    heads, features = 2, 128
     ids, mask, types = (
         net.input(name, ["N", LENGTH], "int64")
         for name in ("input_ids", "attention_mask", "token_type_ids")
@@ -107,7 +107,7 @@ def bert_tiny() -> onnx.ModelProto:
     x = net.layer_norm(x, "embeddings.norm", 1e-12, decomposed=True)
     for layer in range(2):
         name = f"layer{layer}"
-        x = net.add(net.attention(x, f"{name}.attention", mask), x)
+        x = net.add(net.attention(x, heads, f"{name}.attention", mask), x)
         x = net.layer_norm(x, f"{name}.attention.norm", 1e-12, decomposed=True)
         x = net.add(net.feed_forward(x, 512, f"{name}.feed_forward"), x)
         last = f"{name}.norm" if layer == 0 else "last_hidden_state"
@@ -125,11 +125,10 @@ def encoder() -> onnx.ModelProto:
     The body of MiniLM-L6 (Wang et al., 2020), with LayerNormalization as one operator.
     """
     net = _Transformer("encoder", "Encoder 6x384, sequences of 128 vectors, random weights.")
-    net.heads = 12
     x = net.features("tokens", ["N", LENGTH, 384], axis=2)
     for layer in range(6):
         name = f"layer{layer}"
-        x = net.add(net.attention(x, f"{name}.attention"), x)
+        x = net.add(net.attention(x, 12, f"{name}.attention"), x)
         x = net.layer_norm(x, f"{name}.attention.norm", 1e-12, decomposed=False)
         x = net.add(net.feed_forward(x, 1536, f"{name}.feed_forward"), x)
         last = f"{name}.norm" if layer < 5 else "encoded"
