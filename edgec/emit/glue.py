@@ -5,12 +5,12 @@ See `edgec/runtime/program.h` for what the tables mean.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgec.emit.toolchain import c_name
 from edgec.plan import Plan
 from edgec.program import (
     Buffer,
@@ -73,12 +73,6 @@ def pack_weights(weights: Sequence[np.ndarray]) -> Weights:
         data = weight.tobytes()
         block += data + bytes(aligned(len(data)) - len(data))
     return Weights(bytes(block), tuple(offsets))
-
-
-def c_name(name: str) -> str:
-    """`name` as a C identifier."""
-    identifier = re.sub(r"[^A-Za-z0-9_]", "_", name) or "model"
-    return f"_{identifier}" if identifier[0].isdigit() else identifier
 
 
 def symbol_of(name: str) -> str:

@@ -1,0 +1,58 @@
+"""Golden data: inputs and the outputs that a board must reproduce.
+
+Of each input only a head is stored and repeated to fill the tensor, so that golden data stays small
+however large the input: `np.resize(head, shape)`. Outputs are stored whole. Every tensor starts at
+a multiple of 64 bytes, inputs first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edgec.arrays import Array
+from edgec.emit.glue import Tolerance
+from edgec.program import Tensor, aligned
+
+HEAD_ELEMENTS = 4093
+"""Elements stored of an input: a prime, so that the repetition does not line up with rows."""
+
+RTOL, ATOL_OF_PEAK = 1e-4, 1e-4
+"""A board may differ from the reference by this much, relative to the value and to the largest."""
+
+
+def golden_inputs(sample: Mapping[str, Array], inputs: Sequence[Tensor]) -> dict[str, Array]:
+    """`sample` with every input made of the repeated head of its values."""
+    return {
+        tensor.name: np.resize(sample[tensor.name].ravel()[:HEAD_ELEMENTS], tensor.shape)
+        for tensor in inputs
+    }
+
+
+def pack_golden(
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    sample: Mapping[str, Array],
+    expected: Mapping[str, Array],
+) -> bytes:
+    """The golden member of an artifact."""
+    heads = [sample[tensor.name].ravel()[:HEAD_ELEMENTS] for tensor in inputs]
+    block = bytearray()
+    for array in (*heads, *(expected[tensor.name] for tensor in outputs)):
+        data = np.ascontiguousarray(array).tobytes()
+        block += data + bytes(aligned(len(data)) - len(data))
+    return bytes(block)
+
+
+def tolerances(outputs: Sequence[Tensor], expected: Mapping[str, Array]) -> list[Tolerance]:
+    """What the self-test allows each output: nothing for integers."""
+    found = []
+    for tensor in outputs:
+        values = expected[tensor.name]
+        if np.issubdtype(values.dtype, np.integer) or values.dtype == np.bool_:
+            found.append(Tolerance(0.0, 0.0))
+            continue
+        finite = np.abs(values[np.isfinite(values)].astype(np.float64))
+        found.append(Tolerance(RTOL, ATOL_OF_PEAK * float(finite.max(initial=0.0))))
+    return found

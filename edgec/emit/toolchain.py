@@ -1,0 +1,191 @@
+"""C compilers and linkers: the ziglang package for every target, or one that the user names.
+
+Everything is done in a temporary folder, on files with fixed names, in an environment without
+compiler settings: the bytes that come out depend on the bytes that go in, the triple and the
+compiler alone. Results are returned as bytes, so that nothing is ever half-written.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgec.emit.elf import archive, keep_global
+from edgec.errors import LoweringError, TargetError
+
+RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
+"""Folder of the runtime's C sources and headers."""
+
+RUNTIME_SOURCES = ("instance.c", "pool.c", "compare.c", "host.c")
+"""The runtime proper: part of every library and executable."""
+
+RUNNER_SOURCES = ("runner.c", "zip.c", "sha256.c")
+"""What a standalone executable has besides."""
+
+_COMPILE = ("-c", "-std=c99", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-w")
+_LINK = ("-O2", "-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack")
+_LIBRARIES = ("-lm", "-lpthread")
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Compiles and links C for one target.
+
+    `triple` is zig's, with the libc it links against ("x86_64-linux-gnu.2.17",
+    "aarch64-linux-musl"). `cache_dir` holds what zig builds once per libc (50 MB). `cc` replaces
+    zig by another C compiler driver, which must already compile for the target: its path, or its
+    name on PATH. `timeout` is the limit for one compilation or link, in seconds.
+
+    Every method raises TargetError when the compiler is missing and LoweringError when it fails.
+    """
+
+    triple: str
+    cache_dir: Path
+    cc: str | None = None
+    timeout: float = 300.0
+
+    def compile(
+        self,
+        source: str | Path,
+        *,
+        includes: Sequence[Path] = (RUNTIME,),
+        defines: Mapping[str, str] | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> bytes:
+        """The object code of one C99 source, given as text or as a path.
+
+        `defines` are macros; `files` are put beside the source, under their names, for `.incbin`.
+        """
+        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+        name = source.name if isinstance(source, Path) else "source.c"
+        options = [f"-D{key}={value}" for key, value in (defines or {}).items()]
+        options += [f"-I{folder.resolve()}" for folder in includes]
+        members = {**(files or {}), name: text.encode()}
+        return self._run([*_COMPILE, *options, name, "-o", "out.o"], members, "out.o")
+
+    def runtime(self) -> list[bytes]:
+        """The objects of the runtime."""
+        return [self.compile(RUNTIME / name) for name in RUNTIME_SOURCES]
+
+    def shared_library(
+        self, objects: Sequence[bytes], *, exports: Sequence[str], soname: str
+    ) -> bytes:
+        """A shared library that needs libc, libm and libpthread only and exports `exports` only."""
+        listed = "".join(f" {name};" for name in exports)
+        members = {"exports.map": f"{{ global:{listed} local: *; }};\n".encode()}
+        options = ["-shared", f"-Wl,-soname,{soname}", "-Wl,--version-script=exports.map"]
+        options += ["-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,--gc-sections"]
+        return self._link(objects, [*_LINK, *options], _LIBRARIES, members)
+
+    def static_library(self, objects: Sequence[bytes], *, exports: Sequence[str]) -> bytes:
+        """An archive of one object whose only global definitions are `exports`."""
+        merged = self._link(objects, ["-r", "-nostdlib"], (), {})
+        return archive("model.o", keep_global(merged, frozenset(exports)), exports)
+
+    def executable(self, objects: Sequence[bytes], *, static: bool = True) -> bytes:
+        """An executable; `static` wants a libc that can be linked so, such as musl."""
+        options = [*_LINK, "-Wl,--gc-sections", *(["-static"] if static else [])]
+        return self._link(objects, options, _LIBRARIES, {})
+
+    def version(self) -> str:
+        """The compiler's own description of itself, one line, for caches and reports."""
+        command = [*self._driver()[:1], "version" if self.cc is None else "--version"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=self.timeout)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise self._missing(str(error)) from error
+        first = (done.stdout or done.stderr).strip().splitlines()
+        return f"{'zig' if self.cc is None else Path(self.cc).name} {first[0] if first else '?'}"
+
+    def _link(
+        self,
+        objects: Sequence[bytes],
+        options: Sequence[str],
+        libraries: Sequence[str],
+        members: Mapping[str, bytes],
+    ) -> bytes:
+        named = {f"{index:05}.o": data for index, data in enumerate(objects)}
+        arguments = [*options, *named, *libraries, "-o", "out.bin"]
+        return self._run(arguments, {**members, **named}, "out.bin")
+
+    def _run(self, arguments: Sequence[str], members: Mapping[str, bytes], output: str) -> bytes:
+        command = [*self._driver(), *arguments]
+        try:
+            with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+                for name, data in members.items():
+                    Path(folder, name).write_bytes(data)
+                done = subprocess.run(
+                    command,
+                    cwd=folder,
+                    env=self._environment(folder),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    timeout=self.timeout,
+                )
+                path = Path(folder, output)
+                if done.returncode == 0 and path.exists():
+                    return path.read_bytes()
+        except FileNotFoundError as error:
+            raise self._missing(str(error)) from error
+        except subprocess.TimeoutExpired as error:
+            raise LoweringError(
+                f"the C compiler did not finish within {self.timeout:g} s", where=self.triple
+            ) from error
+        except OSError as error:
+            raise LoweringError(
+                f"the C compiler could not be run: {error.strerror or error}",
+                where=self.triple,
+                hint=f"is there space in {tempfile.gettempdir()} and {self.cache_dir}?",
+            ) from error
+        lines = done.stdout.decode(errors="replace").strip().splitlines()
+        raise LoweringError(
+            f"the C compiler failed with code {done.returncode}:\n" + "\n".join(lines[-20:]),
+            where=self.triple,
+        )
+
+    def _driver(self) -> list[str]:
+        if self.cc is not None:
+            found = shutil.which(self.cc)
+            if found is None:
+                raise self._missing(f"'{self.cc}' is not an executable file")
+            return [found]
+        spec = importlib.util.find_spec("ziglang")
+        zig = Path(spec.origin).parent / "zig" if spec and spec.origin else None
+        if zig is None or not zig.exists():
+            raise self._missing("the package ziglang is not installed")
+        return [str(zig), "cc", "-target", self.triple]
+
+    def _missing(self, what: str) -> TargetError:
+        hint = "check the path given by --cc" if self.cc else "pip install 'ziglang>=0.17,<0.18'"
+        return TargetError(f"no C compiler: {what}", where=self.triple, hint=hint)
+
+    def _environment(self, folder: str) -> dict[str, str]:
+        """A user's own compiler keeps the user's environment. Zig gets none of it.
+
+        Its cache of objects is dropped with the folder: it knows nothing of `.incbin` files, and
+        would grow with every model.
+        """
+        if self.cc is not None:
+            return dict(os.environ)
+        kept = {key: os.environ[key] for key in ("HOME", "PATH", "TMPDIR") if key in os.environ}
+        zig_cache = self.cache_dir.resolve() / "zig"
+        zig_cache.mkdir(parents=True, exist_ok=True)
+        return {
+            **kept,
+            "ZIG_GLOBAL_CACHE_DIR": str(zig_cache),
+            "ZIG_LOCAL_CACHE_DIR": str(Path(folder, "zig-cache")),
+        }
+
+
+def c_name(name: str) -> str:
+    """`name` as part of a C identifier: the NAME of `edgec_model_NAME`, and of NAME.h."""
+    safe = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return f"_{safe}" if not safe or safe[0].isdigit() else safe
