@@ -9,8 +9,8 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import struct
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,13 +50,12 @@ def write_archive(
     if sum(len(data) + 2 * PAGE for _, data in ordered) > _LIMIT:
         raise ArtifactError("the artifact would exceed 4 GiB", where=str(target))
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with open(temporary, "xb") as stream:
                 _write(stream, ordered)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -88,12 +87,6 @@ def _write(stream: IO[bytes], members: list[tuple[str, bytes]]) -> None:
     central = b"".join(directory)
     stream.write(central)
     stream.write(_END.pack(0x06054B50, 0, 0, len(members), len(members), len(central), offset, 0))
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def _sync_folder(folder: Path) -> None:
