@@ -1,0 +1,79 @@
+# edgec's build: `make help` lists the targets. Everything happens in .venv, made on first use.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EDGEC := $(BIN)/edgec
+PYTEST := $(BIN)/python -m pytest -q --durations=5
+export EDGEC_CACHE_DIR ?= $(CURDIR)/build/cache
+
+.PHONY: help setup demo test test-nightly lint types bench clean \
+        test-compile test-passes test-kernels test-targets test-runtime test-models
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z].*## / { printf "  %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  build/NAME.TARGET.edgec  compile models/NAME.onnx for TARGET, as in build/digits_cnn.host.edgec"
+
+setup: $(VENV)/ready ## make the environment
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+	  { echo "edgec needs Python 3.11 to 3.14; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+	  { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: build/digits_cnn.host.edgec ## compile a model, verify it, run it on real digits, time it
+	$(EDGEC) inspect $<
+	$(EDGEC) verify $< --against models/digits_cnn.onnx --inputs models/digits_test.npz
+	$(EDGEC) run $< --input models/digits_test.npz --output build/digits
+	$(EDGEC) bench $< --model models/digits_cnn.onnx --against onnxruntime
+
+# One pattern rule per target name that takes part in file names; the .d file that -MD writes names
+# everything the artifact depends on.
+TARGETS := host x86-64-v2 x86-64-v3 x86-64-v4 aarch64
+define compile_rule
+build/%.$(1).edgec: models/%.onnx $(VENV)/ready
+	@mkdir -p build
+	$$(EDGEC) compile $$< --target $(1) -o $$@ -MD $$(EDGECFLAGS)
+endef
+$(foreach target,$(TARGETS),$(eval $(call compile_rule,$(target))))
+-include $(wildcard build/*.edgec.d)
+
+test: setup test-lint test-models test-passes test-compile test-kernels test-runtime test-targets ## run all tests
+
+test-nightly: setup ## the long suites
+	$(PYTEST) -m nightly tests
+
+test-lint: lint types
+test-models: setup ## the model zoo
+	@$(call timed,$(PYTEST) -m 'not nightly' tests/models)
+test-passes: setup ## loading and rewriting graphs
+	@$(call timed,$(PYTEST) -m 'not nightly' tests/passes tests/graph)
+test-compile: setup ## the compile line, the command and its errors
+	@$(call timed,$(PYTEST) -m 'not nightly' tests --ignore tests/models --ignore tests/passes --ignore tests/graph --ignore tests/lower --ignore tests/runtime --ignore tests/targets)
+test-kernels: setup ## lowering and kernels
+	@$(call timed,$(PYTEST) -m 'not nightly' tests/lower)
+test-runtime: setup ## the C runtime and the loader
+	@$(call timed,$(PYTEST) -m 'not nightly' tests/runtime)
+test-targets: setup ## other devices, emulated
+	@$(call timed,$(PYTEST) -m 'not nightly' tests/targets)
+
+timed = start=$$(date +%s); $(1); code=$$?; echo "$@: $$(($$(date +%s) - start)) s"; exit $$code
+
+lint: setup ## style and spelling
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
+
+types: setup ## static types
+	$(BIN)/mypy
+
+bench: setup ## the tables of the README
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python bench/zoo.py
+
+clean: ## remove what was built
+	rm -rf build

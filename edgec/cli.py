@@ -1,0 +1,234 @@
+"""The command line: arguments in, exit codes out, nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgec import __version__
+from edgec.display import Display
+from edgec.errors import EXIT_INTERRUPTED, EdgecError, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `edgec` with `arguments` (by default the process's) and return its exit code."""
+    parser = _parser()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    display = Display(as_json="--json" in given, verbose="-v" in given or "--verbose" in given)
+    try:
+        parsed = parser.parse_args(given)
+        if parsed.command is None:
+            parser.print_help()
+            return UsageError.exit_code
+        from edgec import commands
+
+        run: Callable[[argparse.Namespace, Display], int] = getattr(commands, parsed.command)
+        return run(parsed, display)
+    except EdgecError as error:
+        display.error(error)
+        if display.verbose:
+            traceback.print_exc()
+        return error.exit_code
+    except KeyboardInterrupt:
+        display.interrupted()
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        display.internal(error)
+        if display.verbose:
+            traceback.print_exc()
+        return EdgecError.exit_code
+    finally:
+        display.close()
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with edgec's errors."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(message, hint=f"`{self.prog} --help` shows the options")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="edgec",
+        description="Optimise ONNX models and compile them to modules that run on edge devices.",
+    )
+    parser.add_argument("--version", action="version", version=f"edgec {__version__}")
+    parser.set_defaults(command=None)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+    _compile(verbs.add_parser("compile", help="compile a model to an artifact"))
+    _run(verbs.add_parser("run", help="run an artifact on data"))
+    _verify(verbs.add_parser("verify", help="compare an artifact with its model"))
+    _bench(verbs.add_parser("bench", help="time an artifact beside other runtimes"))
+    _export(verbs.add_parser("export", help="write libraries and headers for C and C++"))
+    _inspect(verbs.add_parser("inspect", help="show what a model or an artifact is"))
+    _targets(verbs.add_parser("targets", help="list the targets, or describe one"))
+    _passes(verbs.add_parser("passes", help="list the passes, or describe one"))
+    _doctor(verbs.add_parser("doctor", help="check this installation"))
+    _cache(verbs.add_parser("cache", help="show or clear the cache of compiled code"))
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser, command: str) -> None:
+    parser.set_defaults(command=command)
+    parser.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
+    parser.add_argument("-v", "--verbose", action="store_true", help="more detail; tracebacks")
+
+
+def _compile(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "compile")
+    parser.add_argument("model", help="the ONNX model")
+    parser.add_argument("-o", "--output", type=Path, help="the artifact; with --emit, see below")
+    parser.add_argument(
+        "--target", action="append", metavar="NAME", help="see `edgec targets`; may be repeated"
+    )
+    parser.add_argument(
+        "--shape", action="append", default=[], metavar="INPUT=1x3x224x224", help="bind an input"
+    )
+    parser.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="NAME=SIZE[,SIZE]",
+        help="bind a symbolic dimension; several sizes make several variants",
+    )
+    parser.add_argument(
+        "--state",
+        action="append",
+        default=[],
+        metavar="OUT=IN",
+        help="keep this output as the next run's input",
+    )
+    level = parser.add_mutually_exclusive_group()
+    for number, meaning in enumerate(
+        ("as given", "cheap rewrites", "the default", "rewrites that change rounding more")
+    ):
+        level.add_argument(
+            f"-O{number}", dest="level", action="store_const", const=number, help=meaning
+        )
+    parser.add_argument("--passes", metavar="LIST", help="run these passes: a,b{option=1}")
+    parser.add_argument(
+        "--disable", action="append", default=[], metavar="PASS", help="leave this pass out"
+    )
+    parser.add_argument("--stop-after", type=int, metavar="N", help="stop after N rewrites")
+    parser.add_argument(
+        "--print-after", action="append", default=[], metavar="PASS", help="show the graph"
+    )
+    parser.add_argument("--time-passes", action="store_true", help="show each pass's time")
+    parser.add_argument(
+        "--emit",
+        metavar="KINDS",
+        help="write these instead of an artifact: onnx,relax,tir,asm,c,so; with several, -o is a "
+        "folder",
+    )
+    parser.add_argument("--save-temps", type=Path, metavar="DIR", help="keep every stage's output")
+    parser.add_argument(
+        "-MD", dest="dependencies", action="store_true", help="write OUTPUT.d for make"
+    )
+    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
+    parser.add_argument("--name", help="name of the model in C; by default the file's")
+    parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
+    parser.add_argument(
+        "--require",
+        choices=("none", "host-twin", "emulated", "device"),
+        default="none",
+        help="fail when the proof of correctness goes less far",
+    )
+    parser.add_argument("--runner", action="store_true", help="also write a static edgec-run")
+    parser.add_argument("--trusted", action="store_true", help="check the model in this process")
+    parser.add_argument("--no-cache", action="store_true", help="compile everything anew")
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="[NAME=]SOURCE",
+        help="random, zeros, an .npy, .npz or image file, or a folder of images; may be repeated",
+    )
+    parser.add_argument(
+        "--normalize",
+        action="append",
+        default=[],
+        metavar="NAME=MEAN,STD",
+        help="applied to images: (pixel - MEAN) / STD",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="for random data")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="by default all")
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "run")
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write NAME.npy per output")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="of generated data")
+    parser.add_argument("--selftest", action="store_true", help="reproduce the golden data")
+    _data_options(parser)
+
+
+def _verify(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "verify")
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--against", type=Path, required=True, metavar="MODEL.onnx")
+    parser.add_argument("--inputs", dest="input", action="append", default=[], metavar="SOURCE")
+    parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, metavar="N")
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "bench")
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--against", default="", metavar="ENGINE,...", help="onnxruntime,openvino")
+    parser.add_argument("--model", type=Path, metavar="MODEL.onnx", help="what the others run")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="for every engine")
+    parser.add_argument("--calls", type=int, default=200, metavar="N", help="counted per engine")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "export")
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--variant", metavar="ID", help="by default the first")
+    parser.add_argument("--runner", action="store_true", help="also a static edgec-run")
+    parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "inspect")
+    parser.add_argument("file", type=Path, help="an ONNX model or an artifact")
+    parser.add_argument("--shape", action="append", default=[], metavar="INPUT=1x3x224x224")
+    parser.add_argument("--dim", action="append", default=[], metavar="NAME=SIZE")
+
+
+def _targets(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "list_targets")
+    parser.add_argument("name", nargs="?")
+
+
+def _passes(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "list_passes")
+    parser.add_argument("name", nargs="?")
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "doctor")
+    parser.add_argument("--target", metavar="NAME", help="what compiling for it needs")
+
+
+def _cache(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "cache")
+    parser.add_argument("action", choices=("info", "clear"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

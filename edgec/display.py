@@ -1,0 +1,138 @@
+"""What the user sees while edgec works: diagnostics on stderr, results on stdout.
+
+On a terminal a long step shows one line that changes; elsewhere a plain line per step. With `--json`
+stdout carries one object per line, the last with "event": "result", or "error".
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from edgec.errors import EXIT_INTERRUPTED, EdgecError
+
+
+class Display:
+    """Where events, tables and errors go."""
+
+    def __init__(self, *, as_json: bool, verbose: bool) -> None:
+        self.as_json = as_json
+        self.verbose = verbose
+        self._live = sys.stderr.isatty() and not as_json
+        self._shown = False
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Show something that happened; see `edgec.compiler.OnEvent`."""
+        if self.as_json:
+            self._object(event)
+            return
+        kind = event["event"]
+        if kind == "note":
+            self._line(f"note: {event['text']}")
+        elif kind == "warning":
+            self._line(f"warning: {event['text']}")
+        elif kind == "text":
+            self._line(event["text"])
+        elif kind == "progress":
+            self._status(f"{event['stage']} {event['done']}/{event['total']} {event['item']}")
+        elif kind == "stage" and event["state"] == "start":
+            self._status(f"{event['stage']} ...")
+        elif kind == "stage" and self.verbose:
+            self._line(f"{event['stage']:<10} {event['seconds']:6.2f} s")
+
+    def result(self, result: Mapping[str, Any], text: str) -> None:
+        """Show what the command was asked for: `text`, or `result` with --json."""
+        self.close()
+        if self.as_json:
+            self._object({"event": "result", **result})
+        elif text:
+            print(text)
+
+    def error(self, error: EdgecError) -> None:
+        """Show an error."""
+        self.close()
+        if self.as_json:
+            self._object(
+                {
+                    "event": "error",
+                    "kind": error.kind,
+                    "what": error.what,
+                    "where": error.where,
+                    "hint": error.hint,
+                    "exit_code": error.exit_code,
+                }
+            )
+        place = f"{error.where}: " if error.where else ""
+        print(f"edgec: {error.kind} error: {place}{error.what}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+
+    def internal(self, error: Exception) -> None:
+        """Show a fault of edgec's own."""
+        fault = EdgecError(
+            f"{type(error).__name__}: {error}",
+            hint="this is a fault of edgec; -v shows the traceback to report",
+        )
+        self.close()
+        if self.as_json:
+            self._object({"event": "error", "kind": fault.kind, "what": fault.what})
+        print(f"edgec: internal error: {fault.what}\n  {fault.hint}", file=sys.stderr)
+
+    def interrupted(self) -> None:
+        """Say that the user stopped the command."""
+        self.close()
+        if self.as_json:
+            self._object({"event": "error", "kind": "interrupted", "exit_code": EXIT_INTERRUPTED})
+        print("edgec: interrupted", file=sys.stderr)
+
+    def close(self) -> None:
+        """Take the changing line away."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = False
+
+    def _object(self, event: Mapping[str, Any]) -> None:
+        print(json.dumps(event), flush=True)
+
+    def _line(self, text: str) -> None:
+        self.close()
+        print(text, file=sys.stderr, flush=True)
+
+    def _status(self, text: str) -> None:
+        if self._live:
+            width = shutil.get_terminal_size().columns
+            print(f"\r\x1b[K{text[: width - 1]}", end="", file=sys.stderr, flush=True)
+            self._shown = True
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows as text in aligned columns; columns of numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [
+        max(len(line[column]) for line in [list(header), *cells]) for column in range(len(header))
+    ]
+    numeric = [
+        all(row[column][:1].isdigit() for row in cells if row[column]) and bool(cells)
+        for column in range(len(header))
+    ]
+    lines = []
+    for line in [list(header), *cells]:
+        padded = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def size(nbytes: int) -> str:
+    """A number of bytes for people: "1.4 MiB"."""
+    value = float(nbytes)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024 or unit == "MiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} MiB"

@@ -1,0 +1,155 @@
+"""The artifact: what stands in `manifest.json`, and which members lie beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgec import __version__
+from edgec.emit.glue import Weights, symbol_of
+from edgec.emit.toolchain import RUNTIME, c_name
+from edgec.plan import Plan
+from edgec.program import Call, Repeat, Step, Tensor
+from edgec.targets import Target
+
+FORMAT_VERSION = (1, 0)
+ABI_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One build of the model: for one target, one set of shapes, one precision."""
+
+    id: str
+    target: Target
+    plan: Plan
+    library: bytes
+    kernel_symbols: Mapping[str, str]
+    kernel_bytes: Mapping[str, int]
+    scratch_bytes: int
+    weights: Weights
+    golden: bytes
+    linker: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the model came from: SHA-256 of its bytes, and the opset it was written in."""
+
+    sha256: str
+    opset: int
+
+
+def manifest(
+    name: str, source: Source, variants: Sequence[Variant], verified: Mapping[str, str]
+) -> dict[str, Any]:
+    """The manifest without its list of files; `verified` says per variant how far the proof went."""
+    return {
+        "format": "edgec",
+        "version": list(FORMAT_VERSION),
+        "name": name,
+        "producer": {"edgec": __version__, "tvm": metadata.version("apache-tvm")},
+        "source": {"sha256": source.sha256, "opset": source.opset},
+        "header": f"{c_name(name)}.h",
+        "signature": None,
+        "variants": [_variant(name, variant, verified[variant.id]) for variant in variants],
+    }
+
+
+def members(name: str, variants: Sequence[Variant]) -> dict[str, bytes]:
+    """The files of an artifact besides the manifest, by their path in it."""
+    files = {
+        f"{c_name(name)}.h": header(name).encode(),
+        "edgec.h": (RUNTIME / "edgec.h").read_bytes(),
+        "load.py": (RUNTIME / "load.py").read_bytes(),
+    }
+    for variant in variants:
+        files[_library_path(name, variant)] = variant.library
+        files[f"golden/{variant.id}.bin"] = variant.golden
+        if variant.weights.data:
+            files[_weights_path(variant)] = variant.weights.data
+    return files
+
+
+def header(name: str) -> str:
+    """NAME.h: the declaration of a model's one symbol."""
+    guard = f"EDGEC_{c_name(name).upper()}_H"
+    return (
+        "/* SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */\n"
+        f"#ifndef {guard}\n#define {guard}\n\n"
+        '#include "edgec.h"\n\n'
+        '#ifdef __cplusplus\nextern "C" {\n#endif\n\n'
+        f"const edgec_model *{symbol_of(name)}(void);\n\n"
+        "#ifdef __cplusplus\n}\n#endif\n#endif\n"
+    )
+
+
+def weights_sha256(weights: Weights) -> str:
+    """The name of a block of weights; empty where there is none."""
+    return hashlib.sha256(weights.data).hexdigest() if weights.data else ""
+
+
+def _variant(name: str, variant: Variant, verified: str) -> dict[str, Any]:
+    program, target = variant.plan.program, variant.target
+    return {
+        "id": variant.id,
+        "target": target.facts(),
+        "requires": {
+            "os": "linux",
+            "arch": target.arch,
+            "features": list(target.cpu_flags),
+            "libc": target.libc,
+        },
+        "abi": ABI_VERSION,
+        "linker": variant.linker,
+        "library": _library_path(name, variant),
+        "symbol": symbol_of(name),
+        "weights": _weights_path(variant) if variant.weights.data else None,
+        "weights_bytes": len(variant.weights.data),
+        "golden": f"golden/{variant.id}.bin",
+        "inputs": [_tensor(tensor) for tensor in program.inputs],
+        "outputs": [_tensor(tensor) for tensor in program.outputs],
+        "states": [
+            {"input": _tensor(state.input), "output": state.output_name}
+            for state in program.states
+        ],
+        "arena_bytes": variant.plan.arena_bytes,
+        "arena_bound_bytes": variant.plan.bound_bytes,
+        "given_order_bound_bytes": variant.plan.given_bound_bytes,
+        "scratch_bytes": variant.scratch_bytes,
+        "kernels": [
+            {"name": kernel, "symbol": symbol, "bytes": variant.kernel_bytes[kernel]}
+            for kernel, symbol in variant.kernel_symbols.items()
+        ],
+        "steps": [_step(step) for step in program.steps],
+        "verified": verified,
+    }
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+def _step(step: Step) -> dict[str, Any]:
+    match step:
+        case Call():
+            return {"kernel": step.kernel, "nodes": list(step.nodes)}
+        case Repeat():
+            return {"repeat": step.times, "body": [_step(inner) for inner in step.body]}
+        case _:
+            return {
+                "then": [_step(inner) for inner in step.then],
+                "else": [_step(inner) for inner in step.otherwise],
+            }
+
+
+def _library_path(name: str, variant: Variant) -> str:
+    return str(Path(variant.id) / f"lib{c_name(name)}.so")
+
+
+def _weights_path(variant: Variant) -> str:
+    return f"weights/{weights_sha256(variant.weights)}.bin"
