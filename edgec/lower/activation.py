@@ -1,0 +1,219 @@
+"""Activation functions. NaN stays NaN in all of them, as numpy's formulas have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import onnx_graphsurgeon as gs
+from tvm import relax, tirx
+
+from edgec.lower.context import Context, Refused, axis_of, is_float, literal, select
+from edgec.lower.elementwise import math, maximum, minimum, scalar
+
+Fn = Callable[..., Any]
+
+
+def _lift(x: Any, value: float) -> Any:
+    return literal(value, str(x.ty.dtype if hasattr(x, "ty") else x.dtype))
+
+
+def relu_of(x: Any) -> Any:
+    zero = _lift(x, 0)
+    return select(x < zero, zero, x)
+
+
+def parametric(name: str, function: Fn, **defaults: float) -> Fn:
+    """An entry for `function(x, *attributes)`; `defaults` are ONNX's, in that order."""
+
+    def entry(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+        values = [float(ctx.attr(node, key, default)) for key, default in defaults.items()]
+        return ctx.map(name, math(lambda x: function(x, *values)), inputs[0])
+
+    return entry
+
+
+def sigmoid_of(x: Any) -> Any:
+    return _lift(x, 1) / (_lift(x, 1) + tirx.exp(-x))
+
+
+def tanh_of(x: Any) -> Any:
+    return tirx.tanh(x)
+
+
+def softplus_of(x: Any) -> Any:
+    """log(1 + exp(x)) without overflow."""
+    positive = select(x < _lift(x, 0), _lift(x, 0), x)
+    return positive + tirx.log1p(tirx.exp(-tirx.abs(x)))
+
+
+def _elu(x: Any, alpha: float) -> Any:
+    return select(x < _lift(x, 0), _lift(x, alpha) * (tirx.exp(x) - _lift(x, 1)), x)
+
+
+def _selu(x: Any, alpha: float, gamma: float) -> Any:
+    low = _lift(x, alpha) * tirx.exp(x) - _lift(x, alpha)
+    return _lift(x, gamma) * select(x <= _lift(x, 0), low, x)
+
+
+def _celu(x: Any, alpha: float) -> Any:
+    low = _lift(x, alpha) * (tirx.exp(x / _lift(x, alpha)) - _lift(x, 1))
+    return select(x < _lift(x, 0), low, x)
+
+
+def _leaky(x: Any, alpha: float) -> Any:
+    return select(x < _lift(x, 0), _lift(x, alpha) * x, x)
+
+
+def _thresholded(x: Any, alpha: float) -> Any:
+    return select(x <= _lift(x, alpha), _lift(x, 0), x)
+
+
+def _hard_sigmoid(x: Any, alpha: float, beta: float) -> Any:
+    y = _lift(x, alpha) * x + _lift(x, beta)
+    return minimum(maximum(y, _lift(x, 0)), _lift(x, 1))
+
+
+def _shrink(x: Any, lambd: float, bias: float) -> Any:
+    low, high, zero = x < _lift(x, -lambd), x > _lift(x, lambd), _lift(x, 0)
+    keep = select(high, x - _lift(x, bias), select(tirx.isnan(x), x, zero))
+    return select(low, x + _lift(x, bias), keep)
+
+
+def shrink(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+    (x,) = inputs
+    lambd, bias = float(ctx.attr(node, "lambd", 0.5)), float(ctx.attr(node, "bias", 0.0))
+    if not is_float(ctx.dtype(x)):
+        raise Refused("Shrink of integers is not lowered")
+    return ctx.map("shrink", math(lambda v: _shrink(v, lambd, bias)), x)
+
+
+def gelu(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+    approximate = ctx.attr(node, "approximate", "none")
+    if approximate not in ("none", "tanh"):
+        raise Refused(f"approximate={approximate!r} is not an approximation ONNX defines")
+
+    def exact(x: Any) -> Any:
+        return _lift(x, 0.5) * x * (_lift(x, 1) + tirx.erf(x * _lift(x, sqrt(0.5))))
+
+    def by_tanh(x: Any) -> Any:
+        inner = _lift(x, sqrt(2 / 3.141592653589793)) * (x + _lift(x, 0.044715) * x * x * x)
+        return _lift(x, 0.5) * x * (_lift(x, 1) + tanh_of(inner))
+
+    return ctx.map("gelu", math(by_tanh if approximate == "tanh" else exact), inputs[0])
+
+
+def prelu(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+    x, slope = inputs
+    zero = literal(0, ctx.dtype(x))
+    return ctx.map("prelu", lambda v, s: select(v < zero, s * v, v), x, slope)
+
+
+def clip(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
+    x = inputs[0]
+    dtype = ctx.dtype(x)
+    low = inputs[1] if len(inputs) > 1 else None
+    high = inputs[2] if len(inputs) > 2 else None
+    bounds: list[relax.Expr] = []
+    known: list[Any] = []
+    for position, bound in ((1, low), (2, high)):
+        value = ctx.constant(node, position)
+        known.append(None if value is None else literal(value.item(), dtype))
+        if bound is not None and value is None:
+            bounds.append(bound)
+
+    def clipped(v: Any, *runtime: Any) -> Any:
+        rest = list(runtime)
+        for position, (bound, limit) in enumerate(((low, maximum), (high, minimum))):
+            if bound is None:
+                continue
+            limit_value = known[position] if known[position] is not None else rest.pop(0)
+            v = limit(v, limit_value)
+        return v
+
+    return ctx.map("clip", clipped, x, *bounds)
+
+
+def softmax(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+    return _normalized(ctx, node, inputs[0], relax.op.nn.softmax)
+
+
+def log_softmax(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+    return _normalized(ctx, node, inputs[0], relax.op.nn.log_softmax)
+
+
+def _normalized(ctx: Context, node: gs.Node, x: relax.Expr, operator: Fn) -> relax.Expr:
+    axis = axis_of(ctx.attr(node, "axis", -1), len(ctx.shape(x)))
+    dtype = ctx.dtype(x)
+    if not ctx.shape(x):
+        raise Refused("a scalar has no axis to normalize")
+    if dtype in ("float16", "bfloat16"):
+        wide = ctx.cast(x, "float32")
+        return ctx.cast(ctx.emit(operator(wide, axis)), dtype)
+    return ctx.emit(operator(x, axis))
+
+
+def hardmax(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+    from edgec.lower.reduce import arg_extreme
+
+    (x,) = inputs
+    axis = axis_of(ctx.attr(node, "axis", -1), len(ctx.shape(x)))
+    best = arg_extreme(ctx, x, axis, largest=True, last=False)
+    dtype = ctx.dtype(x)
+    shape = ctx.shape(x)
+
+    def one_hot(v: Any) -> Any:
+        from tvm import te
+
+        def element(*index: Any) -> Any:
+            where = tuple(0 if a == axis else i for a, i in enumerate(index))
+            hit = v(*where) == index[axis].astype("int64")
+            return select(hit, literal(1, dtype), literal(0, dtype))
+
+        return te.compute(shape, element, name="hardmax")
+
+    return ctx.te("hardmax", one_hot, best)
+
+
+def dropout(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> list[relax.Expr]:
+    """Inference only: the input itself and a mask of ones."""
+    import numpy as np
+
+    ctx.ignore("seed")
+    training = ctx.constant(node, 2)
+    ratio = ctx.constant(node, 1)
+    absent = len(inputs) < 3 or inputs[2] is None
+    zero_ratio = ratio is not None and float(ratio.item()) == 0.0
+    if not absent and not zero_ratio and (training is None or bool(training.item())):
+        raise Refused("training mode draws random numbers")
+    x = inputs[0]
+    return [x, ctx.const(np.ones(ctx.shape(x), np.bool_))]
+
+
+ENTRIES = {
+    "Relu": scalar("relu", relu_of),
+    "Sigmoid": scalar("sigmoid", math(sigmoid_of)),
+    "Tanh": scalar("tanh", math(tanh_of)),
+    "Softplus": scalar("softplus", math(softplus_of)),
+    "Softsign": scalar("softsign", math(lambda x: x / (_lift(x, 1) + tirx.abs(x)))),
+    "HardSwish": scalar("hard_swish", math(lambda x: x * _hard_sigmoid(x, 1 / 6, 0.5))),
+    "Mish": scalar("mish", math(lambda x: x * tanh_of(softplus_of(x)))),
+    "Swish": parametric("swish", lambda x, a: x * sigmoid_of(_lift(x, a) * x), alpha=1.0),
+    "Elu": parametric("elu", _elu, alpha=1.0),
+    "Selu": parametric(
+        "selu", _selu, alpha=1.67326319217681884765625, gamma=1.05070102214813232421875
+    ),
+    "Celu": parametric("celu", _celu, alpha=1.0),
+    "LeakyRelu": parametric("leaky_relu", _leaky, alpha=0.01),
+    "ThresholdedRelu": parametric("thresholded_relu", _thresholded, alpha=1.0),
+    "HardSigmoid": parametric("hard_sigmoid", _hard_sigmoid, alpha=0.2, beta=0.5),
+    "Shrink": shrink,
+    "Gelu": gelu,
+    "PRelu": prelu,
+    "Clip": clip,
+    "Softmax": softmax,
+    "LogSoftmax": log_softmax,
+    "Hardmax": hardmax,
+    "Dropout": dropout,
+}

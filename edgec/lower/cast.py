@@ -1,0 +1,79 @@
+"""Conversions between element types.
+
+A float goes to a narrow integer by way of a wider one, as numpy and ONNX Runtime do it; out of the
+wide one's range the result is unspecified, as ONNX says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from tvm import relax, tirx
+from tvm.ir import Constant
+
+from edgec.lower.context import Context, Refused, is_float, literal, tensor_dtype
+
+_VIA = {
+    "int8": "int32",
+    "uint8": "int32",
+    "int16": "int32",
+    "uint16": "int32",
+    "uint32": "int64",
+}
+
+
+def converted(x: Any, source: str, target: str) -> Any:
+    """One element `x` of type `source` as type `target`."""
+    if source == target:
+        return x
+    if target == "bool":
+        return x != literal(0, source)
+    if is_float(source) and target in _VIA:
+        return x.astype(_VIA[target]).astype(target)
+    if source == "bfloat16" and target != "float32":
+        return converted(x.astype("float32"), "float32", target)
+    if target == "bfloat16" and source != "float32":
+        return converted(x, source, "float32").astype(target)
+    return x.astype(target)
+
+
+def _to(ctx: Context, x: relax.Expr, target: str) -> relax.Expr:
+    source = ctx.dtype(x)
+    if source == target:
+        return x
+    if isinstance(x, Constant):
+        return ctx.const(x.value.numpy(), target)
+    return ctx.map("cast", lambda v: converted(v, source, target), x)
+
+
+def element_type(value: Any) -> str:
+    """The TVM dtype of an ONNX element type, as a number or a numpy dtype; raises Refused."""
+    if isinstance(value, int | np.integer):
+        name = onnx.TensorProto.DataType.Name(int(value))
+        if name in ("STRING", "UNDEFINED") or name.startswith(
+            ("FLOAT8", "FLOAT4", "INT4", "UINT4")
+        ):
+            raise Refused(f"elements of type {name.lower()} are not lowered")
+        value = onnx.helper.tensor_dtype_to_np_dtype(int(value))
+    return tensor_dtype(value)
+
+
+def cast(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+    ctx.ignore("saturate", "round_mode")
+    return _to(ctx, inputs[0], element_type(ctx.attr(node, "to")))
+
+
+def cast_like(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+    ctx.ignore("saturate", "round_mode")
+    return _to(ctx, inputs[0], ctx.dtype(inputs[1]))
+
+
+def bit_cast(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+    target = element_type(ctx.attr(node, "to"))
+    return ctx.map("bit_cast", lambda v: tirx.reinterpret(target, v), inputs[0])
+
+
+ENTRIES = {"Cast": cast, "CastLike": cast_like, "BitCast": bit_cast}

@@ -1,0 +1,247 @@
+"""What an operator's lowering sees: the block being built, shapes, dtypes, known values, attributes.
+
+Every tensor is static: `shape` is a tuple of int, `dtype` a TVM name ("float32", "int64", "bool").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from tvm import relax, te, tirx
+from tvm.ir import Constant
+
+from edgec.errors import LoweringError
+from edgec.lower.loops import extern
+
+Shape = tuple[int, ...]
+Result = relax.Expr | list[relax.Expr]
+
+
+class Refused(LoweringError):
+    """One node asks for something edgec does not lower; `what` says which part."""
+
+
+class Unsupported(NamedTuple):
+    """A node that cannot be lowered: its name, its operator type and the reason."""
+
+    node: str
+    op: str
+    why: str
+
+
+def numpy_dtype(dtype: str) -> np.dtype[Any]:
+    """The numpy dtype of a TVM dtype name, ml_dtypes' for the narrow floats."""
+    if dtype in ("bfloat16",) or dtype.startswith("float8"):
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, dtype))
+    return np.dtype(dtype)
+
+
+def tensor_dtype(dtype: Any) -> str:
+    """The TVM dtype name of a numpy dtype; raises Refused for strings and packed types."""
+    name = np.dtype(dtype).name
+    if name not in _DTYPES:
+        raise Refused(f"elements of type {name} are not lowered")
+    return name
+
+
+_DTYPES = frozenset(
+    ["bool", "float16", "bfloat16", "float32", "float64"]
+    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+)
+
+
+class Context:
+    """The state of one conversion. Entries use it to read their node and to emit expressions."""
+
+    def __init__(self, builder: relax.BlockBuilder) -> None:
+        self.builder = builder
+        self.values: dict[str, np.ndarray] = {}
+        self.exprs: dict[str, relax.Expr] = {}
+        self.origin: dict[str, str] = {}
+        self._node = ""
+        self._label = ""
+        self._read: set[str] = set()
+
+    def enter(self, node: gs.Node, origin: str) -> None:
+        """Start `node`: bindings emitted from here on are recorded as `origin`'s."""
+        self._node = origin
+        self._label = node.outputs[0].name if node.outputs else node.name
+        self._read = set()
+
+    def unread(self, node: gs.Node) -> list[str]:
+        """Attributes of `node` that its entry never looked at."""
+        return sorted(set(node.attrs) - self._read)
+
+    def attr(self, node: gs.Node, name: str, default: Any = None) -> Any:
+        """The attribute's value, or `default`; marks the attribute as handled."""
+        self._read.add(name)
+        value = node.attrs.get(name)
+        return default if value is None else value
+
+    def ignore(self, *names: str) -> None:
+        """Mark attributes as handled whose value cannot change the result."""
+        self._read.update(names)
+
+    def constant(self, node: gs.Node, index: int) -> np.ndarray | None:
+        """The value of the node's input `index` where it is known now; None if absent or not."""
+        if index >= len(node.inputs) or not node.inputs[index].name:
+            return None
+        return self.values.get(node.inputs[index].name)
+
+    def required(self, node: gs.Node, index: int, what: str) -> np.ndarray:
+        """Like `constant`, for an input the lowering cannot do without; raises Refused."""
+        value = self.constant(node, index)
+        if value is None:
+            raise Refused(f"{what} must be constant")
+        return value
+
+    def shape(self, expr: relax.Expr) -> Shape:
+        return tuple(int(n) for n in expr.ty.shape)
+
+    def dtype(self, expr: relax.Expr) -> str:
+        return str(expr.ty.dtype)
+
+    def output_shape(self, node: gs.Node, index: int = 0) -> Shape:
+        """The shape that shape inference gave output `index`; raises Refused without one."""
+        shape = node.outputs[index].shape
+        if shape is None or not all(isinstance(n, int | np.integer) for n in shape):
+            raise Refused("the output's shape depends on values known at run time only")
+        return tuple(int(n) for n in shape)
+
+    def const(self, value: Any, dtype: str | None = None) -> Constant:
+        """A tensor constant of the array's own dtype, or of `dtype`."""
+        array = np.asarray(value)
+        if dtype is not None:
+            array = array.astype(numpy_dtype(dtype))
+        tensor_dtype(array.dtype)
+        return relax.const(np.ascontiguousarray(array).reshape(array.shape))
+
+    def emit(self, expr: relax.Expr) -> relax.Var:
+        """Bind `expr` to a variable named after the node's first output."""
+        var = self.builder.emit(expr, name_hint=self._label)
+        self.origin[var.name] = self._node
+        return var
+
+    def te(self, name: str, function: Callable[..., Any], *args: relax.Expr) -> Any:
+        """Emit `function` over TE tensors as one kernel named `name`.
+
+        Returns a variable, or a list of them where the function returns a list.
+        """
+        call = self.builder.call_te(function, *args, primfunc_name_hint=name)
+        var = self.emit(call)
+        if isinstance(var.ty, relax.TensorType):
+            return var
+        return [self.emit(relax.TupleGetItem(var, i)) for i in range(len(var.ty.fields))]
+
+    def map(
+        self, name: str, function: Callable[..., Any], *args: relax.Expr, to: Shape | None = None
+    ) -> relax.Var:
+        """Emit `function` of one element each of `args`, broadcast as numpy does (to `to`)."""
+        shape = np.broadcast_shapes(*(self.shape(a) for a in args), *([to] if to else []))
+
+        def compute(*tensors: te.Tensor) -> te.Tensor:
+            return te.compute(
+                shape,
+                lambda *index: function(*(at(t, index) for t in tensors)),
+                name=name,
+            )
+
+        return self.te(name, compute, *args)
+
+    def loops(
+        self,
+        name: str,
+        body: Callable[..., None],
+        inputs: list[relax.Expr],
+        outputs: list[tuple[Shape, str]],
+    ) -> Any:
+        """Emit `body(loops, *inputs, *outputs)` (see `edgec.lower.loops`) as one kernel."""
+        return self.te(name, lambda *args: extern(name, body, list(args), outputs), *inputs)
+
+    def choose(self, which: relax.Expr, options: list[relax.Expr]) -> relax.Expr:
+        """The option that the scalar `which`, a possibly negative integer, picks at run time."""
+        count = len(options)
+
+        def picked(index: Any, *values: Any) -> Any:
+            result = values[0]
+            for k in range(1, count):
+                hit = tirx.any(index == k, index == k - count)
+                result = tirx.Select(hit, values[k], result)
+            return result
+
+        return self.map("choose", picked, which, *options)
+
+    def reshape(self, expr: relax.Expr, shape: Shape) -> relax.Expr:
+        """`expr` with another shape, computed at once for a constant, omitted where equal."""
+        shape = tuple(int(n) for n in shape)
+        if prod(shape) != prod(self.shape(expr)):
+            raise Refused(f"cannot reshape {self.shape(expr)} to {shape}")
+        if shape == self.shape(expr):
+            return expr
+        if isinstance(expr, Constant):
+            return self.const(expr.value.numpy().reshape(shape))
+        return self.emit(relax.op.reshape(expr, shape))
+
+    def transpose(self, expr: relax.Expr, axes: list[int]) -> relax.Expr:
+        """`expr` with its axes permuted; a plain reshape where only axes of size 1 move."""
+        shape = self.shape(expr)
+        if isinstance(expr, Constant):
+            return self.const(np.transpose(expr.value.numpy(), axes))
+        moved = [a for a in axes if shape[a] != 1]
+        if moved == sorted(moved):
+            return self.reshape(expr, tuple(shape[a] for a in axes))
+        return self.emit(relax.op.permute_dims(expr, axes))
+
+    def broadcast(self, expr: relax.Expr, shape: Shape) -> relax.Expr:
+        if self.shape(expr) == shape:
+            return expr
+        if isinstance(expr, Constant):
+            return self.const(np.broadcast_to(expr.value.numpy(), shape))
+        return self.map("broadcast", lambda x: x, expr, to=shape)
+
+    def cast(self, expr: relax.Expr, dtype: str) -> relax.Expr:
+        """Plain conversion between number types, as C does it."""
+        if self.dtype(expr) == dtype:
+            return expr
+        if isinstance(expr, Constant):
+            return self.const(expr.value.numpy(), dtype)
+        return self.map("cast", lambda x: x.astype(dtype), expr)
+
+
+def at(tensor: te.Tensor, index: tuple[Any, ...]) -> Any:
+    """The element of `tensor` that broadcasting aligns with output position `index`."""
+    shape = tensor.shape
+    aligned = index[len(index) - len(shape) :]
+    return tensor(*(0 if int(n) == 1 else i for n, i in zip(shape, aligned, strict=True)))
+
+
+def literal(value: Any, dtype: str) -> Any:
+    """A TIR immediate of the given dtype."""
+    if dtype == "bool":
+        return tirx.const(bool(value), "bool")
+    if dtype.startswith(("int", "uint")):
+        return tirx.const(int(value), dtype)
+    return tirx.const(float(value), dtype)
+
+
+def is_float(dtype: str) -> bool:
+    return dtype.startswith(("float", "bfloat"))
+
+
+def axis_of(axis: Any, rank: int) -> int:
+    """A possibly negative axis as one of range(rank); raises Refused outside it."""
+    axis = int(axis)
+    if not -rank <= axis < max(rank, 1):
+        raise Refused(f"axis {axis} is outside a tensor of rank {rank}")
+    return axis + rank if axis < 0 else axis
+
+
+def select(condition: Any, yes: Any, no: Any) -> Any:
+    """Either value, both of which are safe to compute."""
+    return tirx.Select(condition, yes, no)

@@ -1,0 +1,243 @@
+"""ONNX to Relax: a table from operator to entry, and the walk that applies it.
+
+An entry gets the conversion's `Context`, its node and the node's inputs as Relax expressions
+(None for an absent one) and returns the outputs. It raises `Refused` for what it does not handle;
+an attribute it never looks at is refused for it. `to_relax` and `unsupported` take the same walk,
+so what is reported and what is lowered cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import tvm
+from tvm import relax
+
+from edgec.errors import LoweringError
+from edgec.lower import (
+    activation,
+    cast,
+    conv,
+    elementwise,
+    generate,
+    index,
+    matmul,
+    normalization,
+    order,
+    pool,
+    quantize,
+    reduce,
+    resize,
+    shape,
+)
+from edgec.lower.context import Context, Refused, Result, Unsupported, tensor_dtype
+from edgec.lower.expand import expand, has_body
+from edgec.lower.fold import evaluate
+
+if TYPE_CHECKING:
+    from edgec.graph import Graph
+
+Entry = Callable[[Context, gs.Node, list[relax.Expr | None]], Result]
+
+TABLE: dict[str, Entry] = {
+    **elementwise.ENTRIES,
+    **activation.ENTRIES,
+    **cast.ENTRIES,
+    **conv.ENTRIES,
+    **generate.ENTRIES,
+    **index.ENTRIES,
+    **matmul.ENTRIES,
+    **normalization.ENTRIES,
+    **order.ENTRIES,
+    **pool.ENTRIES,
+    **quantize.ENTRIES,
+    **reduce.ENTRIES,
+    **resize.ENTRIES,
+    **shape.ENTRIES,
+}
+
+ORIGIN = "edgec.origin"
+"""Module attribute: name of a binding's variable -> name of the ONNX node it came from."""
+
+MAX_EXPANSION = 32
+"""How deep function bodies may nest."""
+
+
+def to_relax(graph: Graph) -> tvm.IRModule:
+    """The graph as one Relax function `main(inputs...) -> Tuple(outputs)`, shapes static.
+
+    Parameters are named and ordered as the graph's inputs, weights are constants, and the module
+    attribute `ORIGIN` maps each binding to its node. Raises LoweringError naming every node that
+    cannot be lowered.
+    """
+    module, refused = _convert(graph)
+    if refused:
+        first = refused[0]
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise LoweringError(
+            f"{first.why}{more}",
+            where=f"node {first.node!r} ({first.op})",
+            hint="`edgec inspect` lists every node that cannot be lowered",
+        )
+    return module
+
+
+def unsupported(graph: Graph) -> list[Unsupported]:
+    """Every node that `to_relax` would refuse, in the graph's order; no kernel is built."""
+    return _convert(graph)[1]
+
+
+def _convert(graph: Graph) -> tuple[tvm.IRModule, list[Unsupported]]:
+    source = graph.gs
+    builder = relax.BlockBuilder()
+    ctx = Context(builder)
+    walk = _Walk(ctx, int(source.opset))
+    try:
+        params = [_placeholder(t) for t in source.inputs]
+    except Refused as error:
+        return tvm.IRModule(), [Unsupported("", "input", error.what)]
+    for tensor, param in zip(source.inputs, params, strict=True):
+        ctx.exprs[tensor.name] = param
+    with builder.function("main", params):
+        with builder.dataflow():
+            walk.nodes(source.nodes, None)
+            outputs = [walk.output(t) for t in source.outputs]
+            result = builder.emit_output(relax.Tuple(outputs))
+        builder.emit_func_output(result)
+    return builder.finalize().with_attr(ORIGIN, ctx.origin), walk.refused
+
+
+def _placeholder(tensor: gs.Variable) -> relax.Var:
+    """A free variable with the tensor's declared dtype and shape."""
+    if tensor.dtype is None or tensor.shape is None:
+        raise Refused(f"tensor {tensor.name!r} has no known type and shape")
+    if not all(isinstance(n, int | np.integer) for n in tensor.shape):
+        raise Refused(f"tensor {tensor.name!r} has no static shape: {tensor.shape}")
+    return relax.Var(
+        tensor.name,
+        relax.TensorType([int(n) for n in tensor.shape], tensor_dtype(tensor.dtype)),
+    )
+
+
+class _Walk:
+    """One pass over nodes, bodies of functions and taken branches included."""
+
+    def __init__(self, ctx: Context, opset: int) -> None:
+        self.ctx = ctx
+        self.opset = opset
+        self.refused: list[Unsupported] = []
+
+    def nodes(self, nodes: list[gs.Node], origin: str | None, depth: int = 0) -> None:
+        """Convert `nodes` in order; `origin` names the node whose body they are, if any."""
+        for node in nodes:
+            name = origin if origin is not None else node.name or node.outputs[0].name
+            self.ctx.enter(node, name)
+            try:
+                self._node(node, name, depth)
+            except Refused as error:
+                if origin is not None:
+                    raise Refused(f"{node.op} in its body: {error.what}") from error
+                self.refused.append(Unsupported(name, node.op, error.what))
+                self._stand_in(node)
+
+    def output(self, tensor: gs.Tensor) -> relax.Expr:
+        expr = self._expr(tensor)
+        return relax.const(0.0) if expr is None else expr
+
+    def _expr(self, tensor: gs.Tensor) -> relax.Expr | None:
+        name = tensor.name
+        if not name:
+            return None
+        if isinstance(tensor, gs.Constant) and name not in self.ctx.values:
+            self.ctx.values[name] = tensor.values
+        if name not in self.ctx.exprs and name in self.ctx.values:
+            self.ctx.exprs[name] = self.ctx.const(self.ctx.values[name])
+        return self.ctx.exprs.get(name)
+
+    def _node(self, node: gs.Node, name: str, depth: int) -> None:
+        ctx = self.ctx
+        for tensor in node.inputs:
+            if isinstance(tensor, gs.Constant):
+                ctx.values.setdefault(tensor.name, tensor.values)
+        shapes = {t.name: ctx.shape(ctx.exprs[t.name]) for t in node.inputs if t.name in ctx.exprs}
+        known = evaluate(node, ctx.values, shapes, self.opset)
+        if known is not None:
+            ctx.values.update(
+                {t.name: v for t, v in zip(node.outputs, known, strict=False) if t.name}
+            )
+            return
+        if node.op == "If":
+            self._branch(node, name, depth)
+        elif node.domain not in (None, "", "ai.onnx"):
+            raise Refused(f"operators of domain {node.domain!r} are not lowered")
+        elif node.op in TABLE:
+            self._entry(node)
+        else:
+            self._body(node, name, depth)
+
+    def _entry(self, node: gs.Node) -> None:
+        ctx = self.ctx
+        inputs = [self._expr(t) for t in node.inputs]
+        for tensor, expr in zip(node.inputs, inputs, strict=True):
+            if tensor.name and expr is None:
+                raise Refused(f"its input {tensor.name!r} is not a tensor edgec can make")
+        result = TABLE[node.op](ctx, node, inputs)
+        unread = ctx.unread(node)
+        if unread:
+            raise Refused(f"attribute {unread[0]} is not handled")
+        results = result if isinstance(result, list) else [result]
+        for tensor, expr in zip(node.outputs, results, strict=False):
+            self._bind(tensor, expr)
+        for tensor in node.outputs[len(results) :]:
+            if tensor.name:
+                raise Refused(f"output {tensor.name!r} is not lowered")
+
+    def _bind(self, tensor: gs.Variable, expr: relax.Expr) -> None:
+        """Name `expr` as the tensor, after checking it against what shape inference said."""
+        if not tensor.name:
+            return
+        declared, shape = tensor.shape, self.ctx.shape(expr)
+        if declared is not None and all(isinstance(n, int | np.integer) for n in declared):
+            if tuple(int(n) for n in declared) != shape:
+                raise Refused(f"shape {shape} of {tensor.name!r} is declared as {tuple(declared)}")
+        if tensor.dtype is not None and np.dtype(tensor.dtype).name != self.ctx.dtype(expr):
+            raise Refused(f"{tensor.name!r} of {self.ctx.dtype(expr)} is declared {tensor.dtype}")
+        self.ctx.exprs[tensor.name] = expr
+
+    def _body(self, node: gs.Node, name: str, depth: int) -> None:
+        if not has_body(node.op, self.opset) or depth >= MAX_EXPANSION:
+            raise Refused("this operator is not lowered")
+        types = {}
+        for tensor in node.inputs:
+            expr = self._expr(tensor)
+            if expr is not None:
+                types[tensor.name] = (self.ctx.dtype(expr), self.ctx.shape(expr))
+        body = expand(node, types, self.opset)
+        if body is None:
+            raise Refused("this operator is not lowered")
+        self.nodes(body, name, depth + 1)
+
+    def _branch(self, node: gs.Node, name: str, depth: int) -> None:
+        condition = self.ctx.constant(node, 0)
+        if condition is None:
+            raise Refused("its condition is known at run time only")
+        branch = node.attrs["then_branch" if condition.item() else "else_branch"]
+        self.nodes(branch.nodes, name, depth + 1)
+        for outer, inner in zip(node.outputs, branch.outputs, strict=True):
+            expr = self._expr(inner)
+            if expr is None:
+                raise Refused(f"its output {inner.name!r} is not a tensor")
+            self.ctx.exprs[outer.name] = expr
+            if inner.name in self.ctx.values:
+                self.ctx.values[outer.name] = self.ctx.values[inner.name]
+
+    def _stand_in(self, node: gs.Node) -> None:
+        """Let what follows a refused node be examined as if it had been lowered."""
+        for tensor in node.outputs:
+            try:
+                self.ctx.exprs.setdefault(tensor.name, _placeholder(tensor))
+            except Refused:
+                continue

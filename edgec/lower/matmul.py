@@ -1,0 +1,91 @@
+"""Matrix products, float and integer."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from tvm import relax
+from tvm.ir import Constant
+
+from edgec.lower.context import Context, literal
+
+
+def matmul(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+    return product(ctx, *inputs)
+
+
+def product(ctx: Context, a: relax.Expr, b: relax.Expr) -> relax.Expr:
+    """numpy's matmul; half precision accumulates in float32."""
+    dtype = ctx.dtype(a)
+    inner = ctx.shape(a)[-1]
+    wide = "float32" if dtype in ("float16", "bfloat16") else dtype
+    if inner == 0:
+        shape = np.matmul(np.empty(ctx.shape(a)), np.empty(ctx.shape(b))).shape
+        return ctx.const(np.zeros(shape), dtype)
+    if wide != dtype:
+        a, b = ctx.cast(a, wide), ctx.cast(b, wide)
+    return ctx.cast(ctx.emit(relax.op.matmul(a, b)), dtype)
+
+
+def gemm(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
+    a, b = inputs[0], inputs[1]
+    c = inputs[2] if len(inputs) > 2 else None
+    alpha, beta = float(ctx.attr(node, "alpha", 1.0)), float(ctx.attr(node, "beta", 1.0))
+    if ctx.attr(node, "transA", 0):
+        a = ctx.transpose(a, [1, 0])
+    if ctx.attr(node, "transB", 0):
+        b = ctx.transpose(b, [1, 0])
+    if _known(b):
+        y = product(ctx, a, scaled(ctx, b, alpha))
+    else:
+        y = scaled(ctx, product(ctx, a, b), alpha)
+    if c is None or beta == 0.0:
+        return y
+    return ctx.emit(relax.op.add(y, scaled(ctx, c, beta)))
+
+
+def _known(expr: relax.Expr) -> bool:
+    return isinstance(expr, Constant)
+
+
+def scaled(ctx: Context, expr: relax.Expr, factor: float) -> relax.Expr:
+    """`expr` times `factor`, computed at once for a constant."""
+    if factor == 1.0:
+        return expr
+    dtype = ctx.dtype(expr)
+    if _known(expr):
+        array = expr.value.numpy()
+        return ctx.const(array * array.dtype.type(factor))
+    return ctx.map("scale", lambda v: v * literal(factor, dtype), expr)
+
+
+def centred(
+    ctx: Context, x: relax.Expr, zero: relax.Expr | None, axis: int | None = None
+) -> relax.Expr:
+    """`x` less its zero point, in int32; a zero point of rank 1 runs along `axis`."""
+    wide = ctx.cast(x, "int32")
+    if zero is None:
+        return wide
+    zero = ctx.cast(zero, "int32")
+    shape = ctx.shape(zero)
+    if len(shape) == 1 and prod(shape) > 1 and axis is not None:
+        rank = len(ctx.shape(x))
+        zero = ctx.reshape(zero, tuple(shape[0] if a == axis else 1 for a in range(rank)))
+    elif prod(shape) == 1:
+        zero = ctx.reshape(zero, ())
+    if _known(wide) and _known(zero):
+        return ctx.const(wide.value.numpy() - zero.value.numpy())
+    return ctx.map("centre", lambda v, z: v - z, wide, zero)
+
+
+def matmul_integer(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
+    a, b, a_zero, b_zero = [*inputs, None, None][:4]
+    rows = max(len(ctx.shape(a)) - 2, 0)
+    return product(
+        ctx, centred(ctx, a, a_zero, rows), centred(ctx, b, b_zero, len(ctx.shape(b)) - 1)
+    )
+
+
+ENTRIES = {"MatMul": matmul, "Gemm": gemm, "MatMulInteger": matmul_integer}

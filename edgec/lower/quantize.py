@@ -1,0 +1,189 @@
+"""Quantized tensors, computed in float; constants are dequantized here, in numpy."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from tvm import relax, tirx
+from tvm.ir import Constant
+
+from edgec.lower.cast import element_type
+from edgec.lower.context import Context, Refused, axis_of, is_float, literal
+from edgec.lower.conv import convolution
+from edgec.lower.matmul import centred, product
+
+
+def _spread(
+    ctx: Context, node: gs.Node, x: relax.Expr, parameter: relax.Expr
+) -> tuple[relax.Expr, tuple[int, ...]]:
+    """A scale or zero point with `x`'s rank, and how many elements of `x` share one, per axis."""
+    shape, own = ctx.shape(x), ctx.shape(parameter)
+    axis_value, block = ctx.attr(node, "axis", 1), int(ctx.attr(node, "block_size", 0))
+    if prod(own) == 1:
+        return ctx.reshape(parameter, (1,) * len(shape)), (0,) * len(shape)
+    axis = axis_of(axis_value, len(shape))
+    if len(own) == 1 and block == 0:
+        if own[0] != shape[axis]:
+            raise Refused(f"{own[0]} scales do not fit axis {axis} of {shape}")
+        spread = tuple(own[0] if a == axis else 1 for a in range(len(shape)))
+        return ctx.reshape(parameter, spread), tuple(int(a == axis) for a in range(len(shape)))
+    if len(own) != len(shape) or block < 1:
+        raise Refused(f"scales of shape {own} do not fit {shape}")
+    return parameter, tuple(block if a == axis else 1 for a in range(len(shape)))
+
+
+def _shared(tensor: Any, index: tuple[Any, ...], step: tuple[int, ...]) -> Any:
+    return tensor(
+        *(
+            0 if s == 0 or int(n) == 1 else i // s if s > 1 else i
+            for i, s, n in zip(index, step, tensor.shape, strict=True)
+        )
+    )
+
+
+def rounded(value: Any, zero: Any, dtype: str) -> Any:
+    """A float to the nearest integer, ties to even, plus `zero`, saturated to `dtype`."""
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    kind = str(value.ty.dtype if hasattr(value, "ty") else value.dtype)
+    moved = tirx.nearbyint(value) + zero.astype(kind)
+    inside = tirx.min(tirx.max(moved, literal(low, kind)), literal(high, kind))
+    return inside.astype("int32").astype(dtype)
+
+
+def quantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
+    from tvm import te
+
+    x, scale = inputs[0], inputs[1]
+    zero = inputs[2] if len(inputs) > 2 else None
+    ctx.ignore("saturate")
+    if ctx.attr(node, "precision", 0) not in (0, 1):
+        raise Refused("a precision other than float32 is not lowered")
+    target = ctx.attr(node, "output_dtype", 0)
+    dtype = ctx.dtype(zero) if zero is not None else element_type(target) if target else "uint8"
+    if dtype not in ("int8", "uint8", "int16", "uint16"):
+        raise Refused(f"quantizing to {dtype} is not lowered")
+    if ctx.dtype(x) != "float32":
+        x = ctx.cast(x, "float32")
+    scale, step = _spread(ctx, node, x, ctx.cast(scale, "float32"))
+    if zero is None:
+        zero = ctx.const(np.zeros((1,) * len(ctx.shape(x))), dtype)
+        zero_step = (0,) * len(ctx.shape(x))
+    else:
+        zero, zero_step = _spread(ctx, node, x, zero)
+
+    def compute(data: Any, scales: Any, zeros: Any) -> Any:
+        return te.compute(
+            data.shape,
+            lambda *i: rounded(
+                data(*i) / _shared(scales, i, step), _shared(zeros, i, zero_step), dtype
+            ),
+            name="quantize",
+        )
+
+    return ctx.te("quantize", compute, x, scale, zero)
+
+
+def dequantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
+    from tvm import te
+
+    x, scale = inputs[0], inputs[1]
+    zero = inputs[2] if len(inputs) > 2 else None
+    target = ctx.attr(node, "output_dtype", 0)
+    dtype = element_type(target) if target else ctx.dtype(scale)
+    if is_float(ctx.dtype(x)):
+        raise Refused("dequantizing narrow floats is not lowered")
+    scale, step = _spread(ctx, node, x, ctx.cast(scale, "float32"))
+    if zero is None:
+        zero = ctx.const(np.zeros((1,) * len(ctx.shape(x))), ctx.dtype(x))
+        zero_step = (0,) * len(ctx.shape(x))
+    else:
+        zero, zero_step = _spread(ctx, node, x, zero)
+    if all(isinstance(e, Constant) for e in (x, scale, zero)):
+        shape = ctx.shape(x)
+        whole = _repeated(zero.value.numpy(), zero_step, shape).astype(np.int32)
+        centre = x.value.numpy().astype(np.int32) - whole
+        value = centre.astype(np.float32) * _repeated(scale.value.numpy(), step, shape)
+        return ctx.const(value, dtype)
+
+    def compute(data: Any, scales: Any, zeros: Any) -> Any:
+        def element(*i: Any) -> Any:
+            centre = data(*i).astype("int32") - _shared(zeros, i, zero_step).astype("int32")
+            return (centre.astype("float32") * _shared(scales, i, step)).astype(dtype)
+
+        return te.compute(data.shape, element, name="dequantize")
+
+    return ctx.te("dequantize", compute, x, scale, zero)
+
+
+def _repeated(array: np.ndarray, step: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    for axis, (s, n) in enumerate(zip(step, shape, strict=True)):
+        if s > 1:
+            array = np.repeat(array, s, axis)[(slice(None),) * axis + (slice(n),)]
+    return array
+
+
+def _requantized(
+    ctx: Context,
+    total: relax.Expr,
+    scales: tuple[relax.Expr, relax.Expr, relax.Expr],
+    zero: relax.Expr,
+    axis: int,
+) -> relax.Expr:
+    """int32 sums of products of scale a*b as numbers of scale y; b's scale may run along `axis`."""
+    rank = len(ctx.shape(total))
+    spread = []
+    for scale in scales:
+        own = ctx.shape(scale)
+        size = prod(own)
+        if len(own) > 1 and size > 1:
+            spread.append(scale)
+        else:
+            spread.append(ctx.reshape(scale, tuple(size if a == axis else 1 for a in range(rank))))
+    dtype = ctx.dtype(zero)
+    zero = ctx.reshape(zero, ()) if prod(ctx.shape(zero)) == 1 else zero
+    return ctx.map(
+        "requantize",
+        lambda v, a, b, y, z: rounded(
+            v.astype("float32") * (a.astype("float32") * b.astype("float32") / y.astype("float32")),
+            z,
+            dtype,
+        ),
+        total,
+        *spread,
+        zero,
+    )
+
+
+def qlinear_conv(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = inputs[:8]
+    bias = inputs[8] if len(inputs) > 8 else None
+    total = convolution(ctx, node, centred(ctx, x, x_zero), centred(ctx, w, w_zero, 0), bias)
+    return _requantized(ctx, total, (x_scale, w_scale, y_scale), y_zero, 1)
+
+
+def conv_integer(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
+    x, w, x_zero, w_zero = [*inputs, None, None][:4]
+    return convolution(ctx, node, centred(ctx, x, x_zero), centred(ctx, w, w_zero, 0), None)
+
+
+def qlinear_matmul(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
+    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = inputs
+    rows = max(len(ctx.shape(a)) - 2, 0)
+    if prod(ctx.shape(a_scale)) > 1:
+        raise Refused("a scale per row is not lowered")
+    left = centred(ctx, a, a_zero, rows)
+    right = centred(ctx, b, b_zero, len(ctx.shape(b)) - 1)
+    total = product(ctx, left, right)
+    return _requantized(ctx, total, (a_scale, b_scale, y_scale), y_zero, len(ctx.shape(total)) - 1)
+
+
+ENTRIES = {
+    "QuantizeLinear": quantize_linear,
+    "DequantizeLinear": dequantize_linear,
+    "QLinearConv": qlinear_conv,
+    "ConvInteger": conv_integer,
+    "QLinearMatMul": qlinear_matmul,
+}
