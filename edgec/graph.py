@@ -21,7 +21,7 @@ from edgec.onnx_io import export_graph, import_graph
 from edgec.shapes import infer
 from edgec.skeleton import check_limits, inferred_outputs, split
 from edgec.skeleton import graphs as proto_graphs
-from edgec.tensors import Constant, Node, Variable, metadata_of, set_type, subgraphs
+from edgec.tensors import Constant, Node, Variable, inner_nodes, metadata_of, set_type, subgraphs
 from edgec.topology import copy, sort
 
 INTERNAL_OPSET = 25
@@ -77,6 +77,7 @@ def load(
 class Graph:
     """A model as passes see it: `gs`, the one IR, and all else that ONNX says of the model.
 
+    `source_opset` and `source_bytes` (of constants) are those of the model that was loaded.
     `gs.nodes` is in topological order except between a pass's insertions and `sweep`. Nodes and
     tensors are those of `edgec.onnx_io`; change the graph through the methods here.
     """
@@ -87,6 +88,7 @@ class Graph:
         self.gs = surgeon
         self.source_opset = source_opset
         self.trusted = trusted
+        self.source_bytes = self.constant_bytes()
         self._header = header
         self._names: set[str] | None = None
         self._outputs: set[gs.Tensor] | None = None
@@ -111,6 +113,10 @@ class Graph:
             yield from graph.nodes
 
     # Asking
+
+    def constant_bytes(self) -> int:
+        """Bytes of all constants together, as a file holds them."""
+        return sum(t.nbytes for t in set(self._tensors()) if isinstance(t, Constant))
 
     def consumers(self, tensor: gs.Tensor) -> list[Node]:
         """The nodes that read `tensor`, once for each time; also inside subgraphs."""
@@ -190,54 +196,73 @@ class Graph:
             return None
         maker, remade = self.producer(old), self.producer(new)
         if remade is None:
-            return f"'{old.name}' is a graph output and '{new.name}' is an input or constant"
+            return "it makes a graph output of an input or constant"
         if self.is_output(new):
-            return f"'{old.name}' and '{new.name}' are both graph outputs"
+            return "both sides are graph outputs"
         if maker is None or maker.owner is not remade.owner:
-            return f"'{old.name}' is the output of another subgraph than '{new.name}'"
+            return "a subgraph's output would come from outside it"
         return None
 
     def replace(self, old: gs.Tensor, new: gs.Tensor) -> None:
-        """Let every user of `old` use `new`; PassError where `why_not_replace` has a reason."""
+        """Let every user of `old` use `new`, then remove what made `old` where it is dead.
+
+        The node that makes `new` may go on using `old`. A `new` of unknown type takes that of
+        `old`. Raises PassError where `why_not_replace` has a reason.
+        """
         why = self.why_not_replace(old, new)
         if why:
             raise PassError(why, where=f"tensor '{old.name}'")
+        maker = self.producer(new)
         for node in self.consumers(old):
-            node.inputs[next(i for i, t in enumerate(node.inputs) if t is old)] = new
+            if node is not maker:
+                node.inputs[next(i for i, t in enumerate(node.inputs) if t is old)] = new
         if self.is_output(old):
             for graph in subgraphs(self.gs):
                 graph.outputs = [new if t is old else t for t in graph.outputs]
             new.info = old.info
             old.name, new.name = self.unique_name(f"{old.name}_was"), old.name
             self._outputs = None
+        if isinstance(new, Variable) and new.dtype is None and new.value_type is None:
+            new.dtype, new.shape, new.value_type = old.dtype, old.shape, old.value_type
+        remade = self.producer(old)
+        if remade is not None and not any(map(self.uses, remade.outputs)):
+            self.remove(remade)
 
-    def detach(self, node: Node) -> None:
-        """Unlink `node` from all tensors; `sweep` removes it."""
-        for value in node.attrs.values():
-            if isinstance(value, gs.Graph):
-                for inner in value.nodes:
-                    self.detach(inner)
-        node.inputs.clear()
-        node.outputs.clear()
-
-    def sweep(self) -> list[Node]:
-        """Remove nodes that nothing uses, sort the rest; the removed nodes."""
-        self._outputs = None
+    def remove(self, node: Node) -> list[Node]:
+        """Unlink `node`, which nothing may use any more, and the nodes that only it used; all."""
+        dead = [node]
         removed: list[Node] = []
-        for graph in list(subgraphs(self.gs)):
-            for node in reversed(graph.nodes):
-                self._drop_if_dead(node, removed)
-            gone = set(removed)
-            if any(node in gone for node in graph.nodes):
-                graph.nodes = [node for node in graph.nodes if node not in gone]
-        for graph in subgraphs(self.gs):
-            sort(graph)
+        while dead:
+            gone = dead.pop()
+            if not gone.outputs:
+                continue
+            removed.append(gone)
+            freed: list[gs.Tensor] = []
+            for user in (gone, *inner_nodes(gone)):
+                freed += user.inputs
+                user.inputs.clear()
+                user.outputs.clear()
+            for tensor in freed:
+                maker = self.producer(tensor)
+                if maker is not None and not any(map(self.uses, maker.outputs)):
+                    dead.append(maker)
         return removed
 
-    def _drop_if_dead(self, node: Node, removed: list[Node]) -> None:
-        if not any(t.outputs or self.is_output(t) for t in node.outputs):
-            self.detach(node)
-            removed.append(node)
+    def sweep(self) -> None:
+        """Remove the nodes that nothing uses, drop what was removed, sort the rest."""
+        self._outputs = None
+        for graph in reversed(list(subgraphs(self.gs))):
+            for node in reversed(graph.nodes):
+                if node.outputs and not any(map(self.uses, node.outputs)):
+                    self.remove(node)
+            graph.nodes = [node for node in graph.nodes if node.outputs]
+        for graph in subgraphs(self.gs):
+            sort(graph)
+
+    def restore(self, before: Graph) -> None:
+        """Become `before`, a copy made earlier, which must not be used any more."""
+        self.gs = before.gs
+        self._names = self._outputs = None
 
     def _tensors(self) -> Iterator[gs.Tensor]:
         for graph in subgraphs(self.gs):
@@ -294,7 +319,9 @@ class Graph:
 
     def copy(self) -> Graph:
         """An independent copy; the values of constants are shared."""
-        return Graph(copy(self.gs), self._header, self.source_opset, self.trusted)
+        twin = Graph(copy(self.gs), self._header, self.source_opset, self.trusted)
+        twin.source_bytes = self.source_bytes
+        return twin
 
     def _opsets(self) -> list[onnx.OperatorSetIdProto]:
         found = {o.domain: o.version for o in self._header.opset_import}

@@ -1,4 +1,4 @@
-"""Order and copies of graphs."""
+"""Order, soundness and copies of graphs."""
 
 from __future__ import annotations
 
@@ -42,6 +42,50 @@ def sort(graph: gs.Graph) -> None:
         stuck = next(i for i, count in enumerate(waiting) if count)
         raise PassError("the graph has a cycle", where=str(graph.nodes[stuck]))
     graph.nodes = [graph.nodes[i] for i in order]
+
+
+def check(graph: gs.Graph) -> None:
+    """Raise PassError unless every tensor has one name and is made once, before it is used."""
+    names: dict[str, gs.Tensor] = {}
+    _check(graph, names, set())
+
+
+def _check(graph: gs.Graph, names: dict[str, gs.Tensor], outer: set[gs.Tensor]) -> None:
+    made = set(outer)
+
+    def name(tensor: gs.Tensor, where: str) -> None:
+        if names.setdefault(tensor.name, tensor) is not tensor:
+            raise PassError(f"two tensors are named '{tensor.name}'", where=where)
+
+    def make(tensor: gs.Tensor, where: str) -> None:
+        if not tensor.name:
+            return
+        if tensor in made or isinstance(tensor, Constant):
+            raise PassError(f"tensor '{tensor.name}' is made twice", where=where)
+        name(tensor, where)
+        made.add(tensor)
+
+    def use(tensor: gs.Tensor, where: str) -> None:
+        if isinstance(tensor, Constant):
+            name(tensor, where)
+        elif tensor.name and tensor not in made:
+            raise PassError(f"tensor '{tensor.name}' is used before it is made", where=where)
+
+    for tensor in graph.inputs:
+        make(tensor, "graph input")
+    for node in graph.nodes:
+        where = str(node)
+        if node.owner is not graph:
+            raise PassError("the node is in another graph than it says", where=where)
+        for tensor in node.inputs:
+            use(tensor, where)
+        for value in node.attrs.values():
+            if isinstance(value, gs.Graph):
+                _check(value, names, made)
+        for tensor in node.outputs:
+            make(tensor, where)
+    for tensor in graph.outputs:
+        use(tensor, "graph output")
 
 
 def copy(graph: gs.Graph) -> gs.Graph:
