@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,17 @@ Array = NDArray[Any]
 
 _BROKEN = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What zipfile, zlib and numpy raise on damaged, foreign or encrypted files."""
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether the dtype is a real float, those of ml_dtypes included."""
+    if dtype.kind != "V":
+        return dtype.kind == "f"
+    try:
+        ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

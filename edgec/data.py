@@ -25,7 +25,7 @@ import ml_dtypes
 import numpy as np
 
 from edgec import images
-from edgec.arrays import Array, StoredArray, open_npy, open_npz
+from edgec.arrays import Array, StoredArray, is_float, open_npy, open_npz
 from edgec.errors import DataError, UsageError
 from edgec.program import dtype_of
 
@@ -180,17 +180,6 @@ def index_limits(model: Any) -> dict[str, int]:
             name, dims = origin[node.input[1]], tables[node.input[0]]
             limits[name] = min([dims[axis]] + ([limits[name]] if name in limits else []))
     return limits
-
-
-def is_float(dtype: np.dtype[Any]) -> bool:
-    """Whether the dtype is a float, those of ml_dtypes included."""
-    if dtype.kind != "V":
-        return dtype.kind == "f"
-    try:
-        ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
-    except ValueError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

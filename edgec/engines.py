@@ -1,0 +1,308 @@
+"""The engines that run a model, edgec's own and its peers, served from a process each.
+
+`edgec.peers` starts this file as a child process, by path: it imports nothing of edgec, so that the
+engine alone is measured. A message is a 4-byte length, a JSON header, and the bytes of the arrays
+that its "arrays" describes, in C order. Requests, by "do":
+
+    load     engine, path, threads, options -> import_s, create_s, inputs, outputs
+    run      arrays -> arrays, seconds
+    bind     arrays -> (kept as the caller's buffers of every burst)
+    burst    calls, rest_s -> ns: the time of each call
+    memory   -> resident, baseline: bytes now, and before the engine was imported
+
+A reply with "error" in its header is a failure of the engine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import math
+import os
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+LOADER = Path(__file__).parent / "runtime" / "load.py"
+
+
+class Engine(Protocol):
+    """A loaded model."""
+
+    inputs: list[str]
+    outputs: list[str]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs, in arrays of their own."""
+
+    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
+        """A call that runs the model from these buffers into others that stay the same."""
+
+
+class Edgec:
+    """A compiled artifact in its own runtime."""
+
+    def __init__(self, path: str, threads: int, options: Mapping[str, Any]) -> None:
+        self._module = _loader().load(path, threads=threads)
+        self.inputs = [tensor.name for tensor in self._module.inputs]
+        self.outputs = [tensor.name for tensor in self._module.outputs]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return dict(self._module.run(inputs))
+
+    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
+        call: Callable[[], object] = self._module.bind(inputs, self.run(inputs))
+        return call
+
+
+class OnnxRuntime:
+    """ONNX Runtime on its CPU provider. Options: optimize, dims (sizes of symbolic ones)."""
+
+    def __init__(self, path: str, threads: int, options: Mapping[str, Any]) -> None:
+        import onnxruntime as ort
+
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.log_severity_level = 4
+        if not options.get("optimize", True):
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        for name, size in options.get("dims", {}).items():
+            settings.add_free_dimension_override_by_name(name, size)
+        self._session = ort.InferenceSession(path, settings, ["CPUExecutionProvider"])
+        self.inputs = [value.name for value in self._session.get_inputs()]
+        self.outputs = [value.name for value in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        values = self._session.run(None, dict(inputs))
+        return {name: np.asarray(v) for name, v in zip(self.outputs, values, strict=True)}
+
+    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        buffers = self.run(inputs)
+        for name, array in buffers.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        session = self._session
+
+        def call() -> object:
+            session.run_with_iobinding(binding)
+            return buffers
+
+        return call
+
+
+class OpenVino:
+    """OpenVINO's CPU plugin in float32, tuned for latency. Options: shapes (by input)."""
+
+    def __init__(self, path: str, threads: int, options: Mapping[str, Any]) -> None:
+        import openvino as ov
+
+        core = ov.Core()
+        model = core.read_model(path)
+        shapes = options.get("shapes", {})
+        if model.is_dynamic() and shapes:
+            model.reshape({name: ov.PartialShape(shape) for name, shape in shapes.items()})
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._tensor = ov.Tensor
+        self._compiled = core.compile_model(model, "CPU", settings)
+        self._request = self._compiled.create_infer_request()
+        self.inputs = [port.get_any_name() for port in self._compiled.inputs]
+        self.outputs = [port.get_any_name() for port in self._compiled.outputs]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        results = self._request.infer(dict(inputs))
+        return {name: np.array(results[name]) for name in self.outputs}
+
+    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
+        buffers = {**inputs, **self.run(inputs)}
+        request = self._compiled.create_infer_request()
+        for port in (*self._compiled.inputs, *self._compiled.outputs):
+            if not port.partial_shape.is_static and port in self._compiled.outputs:
+                continue
+            array = buffers[port.get_any_name()]
+            request.set_tensor(port, self._tensor(array, shared_memory=True))
+
+        def call() -> object:
+            request.infer(share_outputs=True)
+            return buffers
+
+        return call
+
+
+ENGINES: dict[str, Callable[[str, int, Mapping[str, Any]], Engine]] = {
+    "edgec": Edgec,
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+}
+
+
+def send(stream: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    """Write one message. TypeError for arrays that are not plain numbers."""
+    described = []
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biufcV":
+            raise TypeError(f"{name!r} holds {array.dtype}, not numbers")
+        described.append([name, array.dtype.name, array.shape])
+    text = json.dumps({**header, "arrays": described}).encode()
+    stream.write(struct.pack("<I", len(text)) + text)
+    for array in arrays.values():
+        stream.write(array.tobytes())
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The next message; EOFError when the other side is gone."""
+    header = json.loads(_exactly(stream, struct.unpack("<I", _exactly(stream, 4))[0]))
+    arrays = {}
+    for name, dtype_name, shape in header["arrays"]:
+        dtype = _dtype(dtype_name)
+        data = _exactly(stream, math.prod(shape) * dtype.itemsize)
+        arrays[name] = np.frombuffer(data, dtype).reshape(shape)
+    return header, arrays
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytearray:
+    data = bytearray(stream.read(size))
+    if len(data) != size:
+        raise EOFError("the stream ends early")
+    return data
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return dtype
+
+
+class _Server:
+    """What one process holds: an engine, once loaded, and its bound call."""
+
+    def __init__(self) -> None:
+        self._baseline = _resident_bytes()
+        self._engine: Engine | None = None
+        self._call: Callable[[], object] | None = None
+
+    def answer(
+        self, request: Mapping[str, Any], arrays: dict[str, Array]
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Serve one request."""
+        match request["do"], self._engine, self._call:
+            case "load", _, _:
+                return self._load(**request["args"]), {}
+            case "run", engine, _ if engine is not None:
+                start = time.perf_counter()
+                outputs = engine.run(arrays)
+                return {"seconds": time.perf_counter() - start}, outputs
+            case "bind", engine, _ if engine is not None:
+                self._call = engine.bind(arrays)
+                return {}, {}
+            case "burst", _, call if call is not None:
+                return {"ns": _burst(call, **request["args"])}, {}
+            case "memory", _, _:
+                return {"resident": _resident_bytes(), "baseline": self._baseline}, {}
+        raise ValueError(f"{request['do']!r} is unknown, or comes too early")
+
+    def _load(
+        self, engine: str, path: str, threads: int, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        start = time.perf_counter()
+        _import(engine)
+        imported = time.perf_counter()
+        self._engine = ENGINES[engine](path, threads, options)
+        created = time.perf_counter()
+        return {
+            "import_s": imported - start,
+            "create_s": created - imported,
+            "inputs": self._engine.inputs,
+            "outputs": self._engine.outputs,
+        }
+
+
+def _burst(call: Callable[[], object], calls: int, rest_s: float) -> list[int]:
+    """Nanoseconds of each of `calls` calls, after a rest."""
+    clock = time.perf_counter_ns
+    times = [0] * calls
+    time.sleep(rest_s)
+    for index in range(calls):
+        start = clock()
+        call()
+        times[index] = clock() - start
+    return times
+
+
+def _import(engine: str) -> None:
+    if engine == "edgec":
+        _loader()
+    else:
+        importlib.import_module(engine)
+
+
+def _loader() -> Any:
+    """The runtime's loader, which needs nothing else of edgec."""
+    name = "edgec_runtime_load"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, LOADER)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"no loader at {LOADER}")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def _resident_bytes() -> int:
+    """Resident memory of this process now; where /proc is absent, its peak."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except FileNotFoundError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _die_with_parent() -> None:
+    """Have Linux kill this process, stopped or not, when its parent dies."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def serve() -> None:
+    """Answer requests from standard input until it ends. Engines' own prints go to stderr."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    server = _Server()
+    while True:
+        try:
+            request, arrays = receive(requests)
+        except EOFError:
+            return
+        try:
+            send(replies, *server.answer(request, arrays))
+        except Exception as error:
+            send(replies, {"error": f"{type(error).__name__}: {error}"}, {})
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,313 @@
+"""Verification: a module's outputs against those of ONNX Runtime with its optimisations off.
+
+ONNX Runtime runs in a process of its own, so that a model that crashes it is an error message.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import onnx
+
+from edgec.arrays import Array, save_npz
+from edgec.choices import find_choices
+from edgec.compare import Justify, TensorReport, compare
+from edgec.data import Sample, TensorLike, index_limits, open_data
+from edgec.errors import ModelError, VerifyError
+from edgec.external import load_external
+from edgec.peers import EngineError, EngineProcess
+from edgec.program import Tensor
+from edgec.report import table
+
+RANDOM_SAMPLES = 2
+
+
+class Runnable(Protocol):
+    """A compiled module, or anything else that maps inputs to outputs by name."""
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]: ...
+
+
+@dataclass
+class VerifyReport:
+    """What was compared, and how it went.
+
+    `tensors` has the worst of each output over all `samples`; `skipped` says which samples ONNX
+    Runtime itself could not run, and why; `evidence` is the folder kept after a mismatch.
+    """
+
+    tensors: list[TensorReport] = field(default_factory=list)
+    samples: int = 0
+    skipped: list[str] = field(default_factory=list)
+    evidence: Path | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every output of every sample is right."""
+        return self.samples > 0 and all(tensor.ok for tensor in self.tensors)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Lines the user should see although the outputs are right."""
+        found = [tensor.warning for tensor in self.tensors if tensor.warning]
+        return found + [f"not compared: {text}" for text in self.skipped]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "ok": self.ok,
+            "samples": self.samples,
+            "outputs": [tensor.to_dict() for tensor in self.tensors],
+            "warnings": self.warnings,
+            "evidence": str(self.evidence) if self.evidence else None,
+        }
+
+    def table(self) -> str:
+        """One line per output."""
+        header = (
+            "output",
+            "type",
+            "max abs",
+            "max rel",
+            "error/tolerance",
+            "ORT's own",
+            "SQNR",
+            "",
+        )
+        rows = []
+        for t in self.tensors:
+            own = "" if t.ort_error is None else f"{t.ort_error:.3f}"
+            verdict = t.problem or "ok" + (f", {t.ties} ties" if t.ties else "")
+            sqnr = "exact" if t.sqnr_db == math.inf else f"{t.sqnr_db:.0f} dB"
+            kind = f"{t.dtype}{list(t.shape)}".replace(" ", "")
+            numbers = (f"{t.max_abs:.2e}", f"{t.max_rel:.2e}", f"{t.error:.3f}", own, sqnr)
+            rows.append((t.name, kind, *numbers, verdict))
+        return table(header, rows)
+
+
+class Mismatch(VerifyError):
+    """The module computes something else than the model; `report` has the details."""
+
+    def __init__(self, report: VerifyReport) -> None:
+        wrong = [tensor for tensor in report.tensors if not tensor.ok]
+        kept = f"inputs, expected and actual outputs are in {report.evidence}"
+        super().__init__(
+            "the outputs differ from ONNX Runtime's: "
+            + "; ".join(f"{tensor.name!r}: {tensor.problem}" for tensor in wrong),
+            hint=kept if report.evidence else "",
+        )
+        self.report = report
+
+
+class Reference:
+    """ONNX Runtime on one model, optimisations off; use it as a context manager.
+
+    A second session, started when asked for, has them on: a measure of what rounding alone does.
+    Raises `VerifyError` where ONNX Runtime cannot load the model.
+    """
+
+    def __init__(self, model: onnx.ModelProto | str | os.PathLike[str]) -> None:
+        self.model = read_model(model)
+        self.choices = find_choices(self.model)
+        self._stack = ExitStack()
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-"))
+        self._paths = {False: Path(folder) / "probed.onnx", True: Path(folder) / "model.onnx"}
+        self._paths[False].write_bytes(self._probed().SerializeToString())
+        self._paths[True].write_bytes(self.model.SerializeToString())
+        self._engines: dict[bool, EngineProcess] = {}
+        try:
+            self._start(optimize=False)
+        except EngineError as error:
+            self.close()
+            raise VerifyError(f"ONNX Runtime cannot load the model: {error.what}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes and remove the temporary files."""
+        for engine in self._engines.values():
+            engine.close()
+        self._stack.close()
+
+    def run(self, inputs: Mapping[str, Array]) -> tuple[Sample, dict[str, Justify]]:
+        """The expected outputs of a sample, and the rules of those that compare floats.
+
+        Raises `EngineError` where ONNX Runtime fails; the next sample finds a fresh process.
+        """
+        values = self._run(False, inputs)
+        outputs = {output.name: values[output.name] for output in self.model.graph.output}
+        return outputs, {name: choice.rule(values) for name, choice in self.choices.items()}
+
+    def baseline(self, inputs: Mapping[str, Array]) -> Sample | None:
+        """The outputs of ONNX Runtime with its optimisations on; None where they make it fail."""
+        try:
+            return self._run(True, inputs)
+        except EngineError:
+            return None
+
+    def _run(self, optimize: bool, inputs: Mapping[str, Array]) -> Sample:
+        try:
+            if optimize not in self._engines:
+                self._start(optimize)
+            return self._engines[optimize].run(inputs)
+        except EngineError:
+            self._engines.pop(optimize).close()
+            raise
+
+    def _start(self, optimize: bool) -> None:
+        engine = self._engines[optimize] = EngineProcess("onnxruntime")
+        engine.load(self._paths[optimize], threads=1, optimize=optimize)
+
+    def _probed(self) -> onnx.ModelProto:
+        """The model with the probes of its choices as further outputs."""
+        outputs = {output.name for output in self.model.graph.output}
+        probes = dict.fromkeys(name for c in self.choices.values() for name in c.probes)
+        probed = onnx.ModelProto()
+        probed.CopyFrom(self.model)
+        probed.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in probes if name not in outputs
+        )
+        return probed
+
+
+def reference(
+    model: onnx.ModelProto | str | os.PathLike[str], inputs: Mapping[str, Array]
+) -> Sample:
+    """The outputs of `model` by ONNX Runtime, optimisations off."""
+    with Reference(model) as engine:
+        return engine.run(inputs)[0]
+
+
+def read_model(model: onnx.ModelProto | str | os.PathLike[str]) -> onnx.ModelProto:
+    """The model with its external data. `ModelError` unless it is one."""
+    if isinstance(model, onnx.ModelProto):
+        return model
+    path = Path(model)
+    try:
+        read = onnx.load_model(path, load_external_data=False)
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except Exception as error:
+        raise ModelError("not an ONNX model, or a truncated one", where=str(path)) from error
+    load_external(read, path.parent)
+    return read
+
+
+def static_inputs(model: onnx.ModelProto) -> list[Tensor]:
+    """The inputs of `model` that no initializer fills. `ModelError` where a shape is not known."""
+    filled = {tensor.name for tensor in model.graph.initializer}
+    found = []
+    for value in model.graph.input:
+        if value.name in filled:
+            continue
+        tensor = value.type.tensor_type
+        dims = tensor.shape.dim
+        if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
+            raise ModelError("its shape is not static", where=f"input {value.name!r}")
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        found.append(Tensor(value.name, dtype, tuple(dim.dim_value for dim in dims)))
+    return found
+
+
+def verify(
+    module: Runnable,
+    model: onnx.ModelProto | str | os.PathLike[str],
+    *,
+    given: Iterable[Sample] = (),
+    specs: Sequence[TensorLike] | None = None,
+    states: Sequence[tuple[TensorLike, str]] = (),
+    channel_axes: Mapping[str, int] | None = None,
+    evidence: Path | None = None,
+    seed: int = 0,
+    on_sample: Callable[[str], None] = lambda name: None,
+) -> VerifyReport:
+    """Compare `module` with `model` on random samples, on zeros and on the `given` ones.
+
+    `specs` are the module's inputs (of the model where they are not given: its shapes must then be
+    static). `states` pairs input and output name of recurrent state that `module`, newly created or
+    reset, keeps to itself: the reference is fed its own from sample to sample, zeros at first.
+
+    Raises `Mismatch`, exit code 7, where an output is wrong, after writing the first wrong sample
+    to the folder `evidence`: inputs.npz, expected.npz, actual.npz, report.txt. Raises `VerifyError`
+    where ONNX Runtime can run none of the samples. `on_sample` hears of each before it runs.
+    """
+    report = VerifyReport()
+    failed: tuple[Sample, Sample, Sample] | None = None
+    with Reference(model) as oracle:
+        if specs is None:
+            specs = static_inputs(oracle.model)
+        state = next(iter(open_data([tensor for tensor, _ in states], ["zeros"])))
+        for name, sample in _samples(specs, index_limits(oracle.model), seed, given):
+            on_sample(name)
+            try:
+                expected, rules = oracle.run({**sample, **state})
+            except EngineError as error:
+                report.skipped.append(f"{name}: {error.what}")
+                continue
+            own = oracle.baseline({**sample, **state})
+            actual = module.run(sample)
+            state = {tensor.name: expected[output] for tensor, output in states}
+            hidden = {output for _, output in states} - actual.keys()
+            visible = {key: value for key, value in expected.items() if key not in hidden}
+            found = compare(visible, actual, ort=own, justify=rules, channel_axes=channel_axes)
+            report.samples += 1
+            report.tensors = _merged(report.tensors, found)
+            if failed is None and not all(tensor.ok for tensor in found):
+                failed = (sample, visible, {key: value.copy() for key, value in actual.items()})
+    if report.samples == 0:
+        raise VerifyError("ONNX Runtime can run no sample: " + "; ".join(report.skipped))
+    if failed is not None:
+        if evidence is not None:
+            report.evidence = evidence
+            _keep(evidence, failed, report)
+        raise Mismatch(report)
+    return report
+
+
+def _samples(
+    specs: Sequence[TensorLike], limits: Mapping[str, int], seed: int, given: Iterable[Sample]
+) -> Iterator[tuple[str, Sample]]:
+    noise = open_data(specs, ["random"], count=RANDOM_SAMPLES, seed=seed, limits=limits)
+    zeros = open_data(specs, ["zeros"])
+    yield from ((f"random {i}", sample) for i, sample in enumerate(noise))
+    yield from (("zeros", sample) for sample in zeros)
+    yield from ((f"given {i}", sample) for i, sample in zip(itertools.count(), given))
+
+
+def _merged(before: list[TensorReport], now: list[TensorReport]) -> list[TensorReport]:
+    merged = {tensor.name: tensor for tensor in before}
+    for tensor in now:
+        earlier = merged.get(tensor.name)
+        merged[tensor.name] = earlier.merged(tensor) if earlier else tensor
+    return list(merged.values())
+
+
+def _keep(
+    folder: Path,
+    failed: tuple[Sample, Sample, Sample],
+    report: VerifyReport,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, arrays in zip(("inputs", "expected", "actual"), failed, strict=True):
+        save_npz(folder / f"{name}.npz", arrays)
+    lines = [report.table(), ""]
+    for tensor in report.tensors:
+        if not tensor.ok:
+            at = f" at {list(tensor.index)}: {tensor.actual}, expected {tensor.expected}"
+            lines.append(f"{tensor.name}: {tensor.problem}; the worst{at}")
+    (folder / "report.txt").write_text("\n".join([*lines, *report.warnings]) + "\n")
