@@ -142,13 +142,19 @@ class Context:
     def map(
         self, name: str, function: Callable[..., Any], *args: relax.Expr, to: Shape | None = None
     ) -> relax.Var:
-        """Emit `function` of one element each of `args`, broadcast as numpy does (to `to`)."""
+        """Emit `function` of one element each of `args`, broadcast as numpy does (to `to`).
+
+        Arguments of the full shape are read at the output's own index, unit axes included: TVM
+        fuses the result into a convolution only when it can see that it is elementwise.
+        """
         shape = np.broadcast_shapes(*(self.shape(a) for a in args), *([to] if to else []))
 
         def compute(*tensors: te.Tensor) -> te.Tensor:
             return te.compute(
                 shape,
-                lambda *index: function(*(at(t, index) for t in tensors)),
+                lambda *index: function(
+                    *(t(*index) if tuple(t.shape) == shape else at(t, index) for t in tensors)
+                ),
                 name=name,
             )
 
