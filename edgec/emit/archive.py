@@ -12,9 +12,8 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
 
 from edgec.errors import ArtifactError
 
@@ -46,14 +45,29 @@ def write_archive(
     }
     head = json.dumps({**manifest, "files": files}, indent=1, sort_keys=True, ensure_ascii=False)
     ordered = [(MANIFEST, f"{head}\n".encode()), *sorted(members.items())]
-    target = Path(path)
     if sum(len(data) + 2 * PAGE for _, data in ordered) > _LIMIT:
-        raise ArtifactError("the artifact would exceed 4 GiB", where=str(target))
+        raise ArtifactError("the artifact would exceed 4 GiB", where=str(path))
+    write_file(path, _chunks(ordered))
+
+
+def write_file(
+    path: str | os.PathLike[str], chunks: Iterable[bytes], *, executable: bool = False
+) -> None:
+    """Write a file that appears whole or not at all.
+
+    It is written beside its place, flushed to disk and renamed; on failure nothing is left.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
-            with open(temporary, "xb") as stream:
-                _write(stream, ordered)
+            with open(os.open(temporary, flags, 0o777 if executable else 0o666), "wb") as stream:
+                for chunk in chunks:
+                    stream.write(chunk)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, target)
@@ -64,13 +78,14 @@ def write_archive(
         _sync_folder(target.parent)
     except OSError as error:
         raise ArtifactError(
-            f"cannot write the artifact: {error.strerror or error}",
+            f"cannot be written: {error.strerror or error}",
             where=str(target),
             hint="check that the folder exists, is writable and has space left",
         ) from error
 
 
-def _write(stream: IO[bytes], members: list[tuple[str, bytes]]) -> None:
+def _chunks(members: list[tuple[str, bytes]]) -> Iterator[bytes]:
+    """The bytes of a ZIP file whose members' contents start at multiples of PAGE."""
     directory = []
     offset = 0
     for name, data in members:
@@ -79,14 +94,14 @@ def _write(stream: IO[bytes], members: list[tuple[str, bytes]]) -> None:
         padding = -fixed % PAGE
         extra = struct.pack("<HH", _PADDING_FIELD, padding) + bytes(padding)
         common = (0x800, 0, 0, _DATE, zlib.crc32(data), len(data), len(data), len(encoded))
-        stream.write(_LOCAL.pack(0x04034B50, 10, *common, len(extra)) + encoded + extra)
-        stream.write(data)
+        yield _LOCAL.pack(0x04034B50, 10, *common, len(extra)) + encoded + extra
+        yield data
         entry = _CENTRAL.pack(0x02014B50, 0x030A, 10, *common, 0, 0, 0, 0, 0o100644 << 16, offset)
         directory.append(entry + encoded)
         offset += _LOCAL.size + len(encoded) + len(extra) + len(data)
     central = b"".join(directory)
-    stream.write(central)
-    stream.write(_END.pack(0x06054B50, 0, 0, len(members), len(members), len(central), offset, 0))
+    yield central
+    yield _END.pack(0x06054B50, 0, 0, len(members), len(members), len(central), offset, 0)
 
 
 def _sync_folder(folder: Path) -> None:

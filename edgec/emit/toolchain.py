@@ -26,7 +26,7 @@ RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
 RUNTIME_SOURCES = ("instance.c", "pool.c", "compare.c", "host.c")
 """The runtime proper: part of every library and executable."""
 
-RUNNER_SOURCES = ("runner.c", "zip.c", "sha256.c")
+RUNNER_SOURCES = ("runner.c", "npy.c", "zip.c", "sha256.c")
 """What a standalone executable has besides."""
 
 _COMPILE = ("-c", "-std=c99", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-w")
@@ -186,6 +186,6 @@ class Toolchain:
 
 
 def c_name(name: str) -> str:
-    """`name` as part of a C identifier: the NAME of `edgec_model_NAME`, and of NAME.h."""
+    """`name` as a C identifier: other characters become "_", and a leading digit gets one."""
     safe = re.sub(r"[^A-Za-z0-9_]", "_", name)
     return f"_{safe}" if not safe or safe[0].isdigit() else safe

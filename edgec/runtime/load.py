@@ -21,7 +21,6 @@ import hashlib
 import json
 import mmap
 import os
-import platform
 import struct
 import sys
 import zipfile
@@ -306,13 +305,11 @@ def _refusal(variant: Mapping[str, Any]) -> Optional[str]:
     requires = variant["requires"]
     if variant["abi"] != ABI_VERSION:
         return f"it has ABI version {variant['abi']}, this loader speaks {ABI_VERSION}"
-    system = platform.system().lower()
-    if requires["os"] != system:
-        return f"it is for {requires['os']}, this is {system}"
-    names = {"amd64": "x86_64", "arm64": "aarch64"}
-    machine = names.get(platform.machine().lower(), platform.machine().lower())
-    if requires["arch"] != machine or struct.calcsize("P") != 8:
-        return f"it is for {requires['arch']}, this is {8 * struct.calcsize('P')}-bit {machine}"
+    if requires["os"] != sys.platform:
+        return f"it is for {requires['os']}, this is {sys.platform}"
+    machine, bits = os.uname().machine, 8 * struct.calcsize("P")
+    if requires["arch"] != machine or bits != 64:
+        return f"it is for {requires['arch']}, this is {machine} with {bits}-bit Python"
     libc, _, floor = requires.get("libc", "").partition(" ")
     if libc == "glibc":
         here = _glibc_version()
