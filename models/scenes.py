@@ -39,7 +39,7 @@ _ENLARGING = {size: _enlarging(size) for size in SIZES}
 def scene(
     images: np.ndarray, labels: np.ndarray, random: np.random.RandomState
 ) -> tuple[np.ndarray, Truth]:
-    """A canvas float32 [1, 96, 96] in 0..1 with one to five of `images` [n, 1, 8, 8] on it.
+    """A canvas float32 [1, 96, 96] in 0..1 with some of `images` [n, 1, 8, 8] on it, at most five.
 
     Digits are enlarged to 16..32 pixels and may overlap by a tenth of the smaller one; the ground
     is noise with a brightness of its own.
