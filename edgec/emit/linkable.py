@@ -37,7 +37,17 @@ class Linkable:
     golden_sha256: str = ""
 
     @property
-    def link_library(model: Linkable, toolchain: Toolchain) -> bytes:
+    def c_name(self) -> str:
+        """The name in file names."""
+        return c_name(self.name)
+
+    @property
+    def symbol(self) -> str:
+        """The one symbol that libraries export."""
+        return symbol_of(self.name)
+
+
+def link_library(model: Linkable, toolchain: Toolchain) -> bytes:
     """The shared library of an artifact, which is given its weights when it is run."""
     objects = [toolchain.compile(model.program_c), *model.objects, *toolchain.runtime()]
     soname = f"lib{model.c_name}.so"
