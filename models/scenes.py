@@ -86,7 +86,10 @@ def picked(boxes: np.ndarray, scores: np.ndarray, selected: np.ndarray) -> list[
 def mean_average_precision(
     found: Sequence[Detections], truths: Sequence[Truth], overlap: float = 0.5
 ) -> float:
-    """The area under the precision-recall curve at an IoU of `overlap`, averaged over digits."""
+    """The area under the precision-recall curve at an IoU of `overlap`, averaged over the digits.
+
+    Each of the ten digits must occur in `truths`.
+    """
     return float(np.mean([_average_precision(found, truths, d, overlap) for d in range(10)]))
 
 
@@ -107,10 +110,10 @@ def _average_precision(
                 del open_boxes[int(np.argmax(overlaps))]
             claims.append((float(detections.scores[mine][index]), right))
     claims.sort(key=lambda claim: -claim[0])
-    right = np.array([claim[1] for claim in claims], float)
-    precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+    hits = np.array([right for _, right in claims], float)
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-    return float((best_from_here * right).sum() / total)
+    return float((best_from_here * hits).sum() / total)
 
 
 def _intersection(a: np.ndarray, b: np.ndarray) -> float:

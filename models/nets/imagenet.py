@@ -6,7 +6,7 @@ import onnx
 
 from nets.layers import RandomNet
 
-IMAGE = ["N", 3, 224, 224]
+IMAGE: tuple[str | int, ...] = ("N", 3, 224, 224)
 CLASSES = 1000
 
 

@@ -15,7 +15,6 @@ _POINTS = np.linspace(-6, 6, 1001)
 _SHARES = np.exp(-(_POINTS**2) / 2)
 _SHARES /= _SHARES.sum()
 
-
 # Pixels in the last layers of a convolutional network share most of what they see: the average of
 # 25 to 125 of them varies about as much as that of this many independent ones (as measured).
 POOLED_PIXELS = 12
@@ -82,7 +81,8 @@ class RandomNet(Net):
         weight, moments = self._draw(x, (channels, self.channels(x) // group, *window), group)
         inputs = [x, self.weight(f"{name}.weight", weight)]
         if bias:
-            moments = self._centre(inputs, moments, name)
+            vector, moments = self._bias(name, moments)
+            inputs.append(vector)
         y = self.op(
             "Conv",
             *inputs,
@@ -102,11 +102,12 @@ class RandomNet(Net):
         weight, moments = self._draw(x, (channels * 4, self.channels(x)))
         weight = weight.reshape(channels, 2, 2, -1).transpose(3, 0, 1, 2)
         moments = Moments(*(values.reshape(channels, 4).mean(1) for values in moments))
-        inputs = [x, self.weight(f"{name}.weight", weight)]
-        moments = self._centre(inputs, moments, name)
+        bias, moments = self._bias(name, moments)
         y = self.op(
             "ConvTranspose",
-            *inputs,
+            x,
+            self.weight(f"{name}.weight", weight),
+            bias,
             name=name,
             dilations=[1, 1],
             group=1,
@@ -139,9 +140,9 @@ class RandomNet(Net):
     def gemm(self, x: str, features: int, name: str) -> str:
         """Gemm of [N, n] with the weight as [features, n] and a bias."""
         weight, moments = self._draw(x, (features, self.channels(x)))
-        inputs = [x, self.weight(f"{name}.weight", weight)]
-        moments = self._centre(inputs, moments, name)
-        y = self.op("Gemm", *inputs, name=name, alpha=1.0, beta=1.0, transB=1)
+        bias, moments = self._bias(name, moments)
+        matrix = self.weight(f"{name}.weight", weight)
+        y = self.op("Gemm", x, matrix, bias, name=name, alpha=1.0, beta=1.0, transB=1)
         self.moments[y] = moments
         return y
 
@@ -150,10 +151,9 @@ class RandomNet(Net):
         weight, moments = self._draw(x, (features, self.channels(x)))
         matrix = self.weight(f"{name}.weight", weight.T * np.float32(gain))
         product = self.op("MatMul", x, matrix, name=f"{name}.matmul")
-        inputs = [product]
-        moments = Moments(moments.mean * gain, moments.variance * gain**2)
-        moments = self._centre(inputs, moments, name)
-        y = self.op("Add", inputs[1], product, name=name)
+        scaled = Moments(moments.mean * gain, moments.variance * gain**2)
+        bias, moments = self._bias(name, scaled)
+        y = self.op("Add", bias, product, name=name)
         self.moments[y] = moments
         return y
 
@@ -171,8 +171,9 @@ class RandomNet(Net):
         erf = self.op("Erf", self.op("Div", x, self.constant(math.sqrt(2))))
         product = self.op("Mul", x, self.op("Add", erf, self.constant(1)))
         y = self.op("Mul", product, self.constant(0.5))
-        exact = np.vectorize(lambda v: v / 2 * (1 + math.erf(v / math.sqrt(2))))
-        return self.derive(y, x, exact)
+        # The usual approximation by tanh is near enough for moments.
+        slope = math.sqrt(2 / math.pi)
+        return self.derive(y, x, lambda v: v / 2 * (1 + np.tanh(slope * (v + 0.044715 * v**3))))
 
     def derive(
         self, y: str, x: str, function: Callable[[np.ndarray], np.ndarray] | None = None
@@ -231,9 +232,8 @@ class RandomNet(Net):
         ]
         return weight, Moments((taps.sum(2) * seen[0]).sum(1), ((taps**2).sum(2) * seen[1]).sum(1))
 
-    def _centre(self, inputs: list[str], moments: Moments, name: str) -> Moments:
-        """Append a bias that leaves a small mean only, and return what that makes of `moments`."""
+    def _bias(self, layer: str, moments: Moments) -> tuple[str, Moments]:
+        """A bias that leaves only a small mean of a product with `moments`, and what is left."""
         rest = self.normal(len(moments.mean), deviation=0.1)
-        bias = (rest - moments.mean).astype(np.float32)
-        inputs.append(self.weight(f"{name}.bias", bias))
-        return Moments(rest.astype(float), moments.variance)
+        bias = self.weight(f"{layer}.bias", (rest - moments.mean).astype(np.float32))
+        return bias, Moments(rest.astype(float), moments.variance)

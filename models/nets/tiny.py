@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 
 from nets.layers import RandomNet
@@ -86,7 +88,7 @@ def unet() -> onnx.ModelProto:
     def double(x: str, channels: int, name: str) -> str:
         return net.block(net.block(x, channels, f"{name}.1"), channels, f"{name}.2")
 
-    def resize(x: str, **attributes: object) -> str:
+    def resize(x: str, **attributes: Any) -> str:
         scales = net.constant([1, 1, 2, 2])
         return net.derive(net.op("Resize", x, "", scales, **attributes), x)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -47,7 +48,7 @@ class Net:
         tensor = numpy_helper.from_array(np.asarray(value, dtype))
         return self.op("Constant", value=tensor)
 
-    def op(self, op_type: str, *inputs: str, name: str | None = None, **attributes: object) -> str:
+    def op(self, op_type: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Add a node with one output and return it; "" leaves an optional input out."""
         return self.ops(op_type, *inputs, outputs=1, name=name, **attributes)[0]
 
@@ -57,7 +58,7 @@ class Net:
         *inputs: str,
         outputs: int | Sequence[str],
         name: str | None = None,
-        **attributes: object,
+        **attributes: Any,
     ) -> list[str]:
         """Add a node with several outputs, given by number or by name ("" for one not wanted)."""
         if name is None:
