@@ -290,7 +290,7 @@ class Graph:
         model.CopyFrom(self._header)
         del model.opset_import[:]
         model.opset_import.extend(self._opsets())
-        model.ir_version = helper.find_min_ir_version_for(self._opsets())
+        model.ir_version = helper.find_min_ir_version_for(self._opsets(), ignore_unknown=True)
         model.graph.CopyFrom(export_graph(self.gs, INTERNAL_OPSET))
         if opset is not None and opset != INTERNAL_OPSET:
             self._convert(model, opset)
@@ -354,7 +354,7 @@ class Graph:
             if entry.domain == "":
                 entry.version = opset
         versions = list(model.opset_import)
-        model.ir_version = max(helper.find_min_ir_version_for(versions), 4)
+        model.ir_version = max(helper.find_min_ir_version_for(versions, ignore_unknown=True), 4)
 
 
 def _read(source: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:

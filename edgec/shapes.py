@@ -44,7 +44,9 @@ def infer(
     for node in unknown:
         for user in (node, *inner_nodes(node)):
             given.update((t, None) for t in user.inputs if t.name and t not in made)
-    model = onnx.ModelProto(ir_version=helper.find_min_ir_version_for(list(opsets)))
+    model = onnx.ModelProto(
+        ir_version=helper.find_min_ir_version_for(list(opsets), ignore_unknown=True)
+    )
     model.opset_import.extend(opsets)
     model.graph.name = "shapes"
     for tensor in given:
