@@ -1,7 +1,7 @@
 """What the user sees while edgec works: diagnostics on stderr, results on stdout.
 
-On a terminal a long step shows one line that changes; elsewhere a plain line per step. With `--json`
-stdout carries one object per line, the last with "event": "result", or "error".
+On a terminal a long step shows one line that changes; elsewhere a plain line per step. With
+`--json` stdout carries one object per line, the last with "event": "result", or "error".
 """
 
 from __future__ import annotations

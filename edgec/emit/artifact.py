@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -10,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from edgec import __version__
-from edgec.emit.glue import Weights, symbol_of
+from edgec.emit.glue import symbol_of
+from edgec.emit.linkable import Linkable
 from edgec.emit.toolchain import RUNTIME, c_name
+from edgec.errors import ArtifactError
 from edgec.plan import Plan
 from edgec.program import Call, Repeat, Step, Tensor
-from edgec.targets import Target
+from edgec.runtime.load import read_manifest, read_member
+from edgec.targets import Target, resolve
 
 FORMAT_VERSION = (1, 0)
 ABI_VERSION = 1
@@ -22,16 +27,20 @@ ABI_VERSION = 1
 
 @dataclass(frozen=True)
 class Variant:
-    """One build of the model: for one target, one set of shapes, one precision."""
+    """One build of the model: for one target, one set of shapes, one precision.
+
+    `kernels` maps kernel names to their symbol and the bytes of their object.
+    """
 
     id: str
     target: Target
+    dims: Mapping[str, int]
     plan: Plan
+    linkable: Linkable
     library: bytes
-    kernel_symbols: Mapping[str, str]
-    kernel_bytes: Mapping[str, int]
+    kernels: Mapping[str, tuple[str, int]]
+    kernels_from_cache: int
     scratch_bytes: int
-    weights: Weights
     golden: bytes
     linker: str
 
@@ -47,7 +56,8 @@ class Source:
 def manifest(
     name: str, source: Source, variants: Sequence[Variant], verified: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The manifest without its list of files; `verified` says per variant how far the proof went."""
+    """The manifest without its list of files; `verified` says per variant how far the proof
+    went."""
     return {
         "format": "edgec",
         "version": list(FORMAT_VERSION),
@@ -69,9 +79,11 @@ def members(name: str, variants: Sequence[Variant]) -> dict[str, bytes]:
     }
     for variant in variants:
         files[_library_path(name, variant)] = variant.library
+        files[f"{variant.id}/program.c"] = variant.linkable.program_c.encode()
+        files[f"{variant.id}/kernels.zip"] = _stored_zip(variant.linkable.objects)
         files[f"golden/{variant.id}.bin"] = variant.golden
-        if variant.weights.data:
-            files[_weights_path(variant)] = variant.weights.data
+        if variant.linkable.weights:
+            files[_weights_path(variant)] = variant.linkable.weights
     return files
 
 
@@ -88,15 +100,11 @@ def header(name: str) -> str:
     )
 
 
-def weights_sha256(weights: Weights) -> str:
-    """The name of a block of weights; empty where there is none."""
-    return hashlib.sha256(weights.data).hexdigest() if weights.data else ""
-
-
 def _variant(name: str, variant: Variant, verified: str) -> dict[str, Any]:
     program, target = variant.plan.program, variant.target
     return {
         "id": variant.id,
+        "dims": dict(variant.dims),
         "target": target.facts(),
         "requires": {
             "os": "linux",
@@ -108,22 +116,23 @@ def _variant(name: str, variant: Variant, verified: str) -> dict[str, Any]:
         "linker": variant.linker,
         "library": _library_path(name, variant),
         "symbol": symbol_of(name),
-        "weights": _weights_path(variant) if variant.weights.data else None,
-        "weights_bytes": len(variant.weights.data),
+        "program": f"{variant.id}/program.c",
+        "objects": f"{variant.id}/kernels.zip",
+        "weights": _weights_path(variant) if variant.linkable.weights else None,
+        "weights_bytes": len(variant.linkable.weights),
         "golden": f"golden/{variant.id}.bin",
         "inputs": [_tensor(tensor) for tensor in program.inputs],
         "outputs": [_tensor(tensor) for tensor in program.outputs],
         "states": [
-            {"input": _tensor(state.input), "output": state.output_name}
-            for state in program.states
+            {"input": _tensor(state.input), "output": state.output_name} for state in program.states
         ],
         "arena_bytes": variant.plan.arena_bytes,
         "arena_bound_bytes": variant.plan.bound_bytes,
         "given_order_bound_bytes": variant.plan.given_bound_bytes,
         "scratch_bytes": variant.scratch_bytes,
         "kernels": [
-            {"name": kernel, "symbol": symbol, "bytes": variant.kernel_bytes[kernel]}
-            for kernel, symbol in variant.kernel_symbols.items()
+            {"name": kernel, "symbol": symbol, "bytes": nbytes}
+            for kernel, (symbol, nbytes) in variant.kernels.items()
         ],
         "steps": [_step(step) for step in program.steps],
         "verified": verified,
@@ -152,4 +161,34 @@ def _library_path(name: str, variant: Variant) -> str:
 
 
 def _weights_path(variant: Variant) -> str:
-    return f"weights/{weights_sha256(variant.weights)}.bin"
+    return f"weights/{hashlib.sha256(variant.linkable.weights).hexdigest()}.bin"
+
+
+def _stored_zip(objects: Sequence[bytes]) -> bytes:
+    """Objects as 00000.o, 00001.o, ... of a ZIP that depends on nothing but them."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for index, data in enumerate(objects):
+            archive.writestr(zipfile.ZipInfo(f"{index:05}.o"), data)
+    return stream.getvalue()
+
+
+def linkable(path: Path, identifier: str | None = None) -> tuple[Linkable, Target]:
+    """What the artifact at `path` keeps of a variant for linking it anew, and its target.
+
+    Raises:
+        ArtifactError: the artifact is damaged, or has no such variant.
+    """
+    facts = read_manifest(path)
+    variants = {variant["id"]: variant for variant in facts["variants"]}
+    chosen = variants.get(identifier or next(iter(variants)))
+    if chosen is None:
+        known = ", ".join(variants)
+        raise ArtifactError(f"no variant '{identifier}'", where=str(path), hint=f"it has: {known}")
+    with zipfile.ZipFile(io.BytesIO(read_member(path, chosen["objects"]))) as archive:
+        objects = tuple(archive.read(name) for name in sorted(archive.namelist()))
+    weights = read_member(path, chosen["weights"]) if chosen["weights"] else b""
+    golden = facts["files"][chosen["golden"]]["sha256"]
+    text = read_member(path, chosen["program"]).decode()
+    name = chosen["target"]["name"]
+    return Linkable(facts["name"], objects, text, weights, golden), resolve(name)

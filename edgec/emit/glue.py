@@ -5,7 +5,7 @@ See `edgec/runtime/program.h` for what the tables mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,6 @@ from edgec.program import (
     Step,
     Tensor,
     aligned,
-    calls_in,
 )
 
 _DTYPES = {
@@ -109,22 +108,29 @@ def program_c(
         ]
     )
     used = list(dict.fromkeys(call.kernel for call in program.calls()))
+    entries = {
+        "inputs": ("edgec_tensor", _tensor_rows("inputs", program.inputs)),
+        "outputs": ("edgec_tensor", _tensor_rows("outputs", program.outputs)),
+        "tolerances": ("edgec_tolerance", [f"{t.rtol!r}, {t.atol!r}" for t in tolerances]),
+        "states": ("edgec_state", tables.state_rows()),
+        "kernels": ("edgec_kernel", [f"s{i}, {_string(name)}" for i, name in enumerate(used)]),
+        "args": ("edgec_arg", tables.args),
+        "steps": ("edgec_step", tables.steps),
+    }
+    fields = "".join(
+        f"  .{name} = {name if rows else 'NULL'},\n" for name, (_, rows) in entries.items()
+    )
     sections = [
         '#include "program.h"\n',
-        *(_shim(kernel, symbols[kernel], program) for kernel in used),
-        _table("edgec_kernel", "kernels", tables.kernel_rows(used)),
-        *_tensors("inputs", program.inputs),
-        *_tensors("outputs", program.outputs),
-        _table("edgec_tolerance", "tolerances", (f"{t.rtol!r}, {t.atol!r}" for t in tolerances)),
-        _table("edgec_state", "states", tables.state_rows()),
-        _table("edgec_arg", "args", tables.args),
-        _table("edgec_step", "steps", tables.steps),
+        *(_shim(index, kernel, symbols[kernel], program) for index, kernel in enumerate(used)),
+        *_shapes("inputs", program.inputs),
+        *_shapes("outputs", program.outputs),
+        *(_table(kind, name, rows) for name, (kind, rows) in entries.items() if rows),
         "static const edgec_program program = {\n"
         f"  .model = EDGEC_MODEL({model}),\n"
         f"  .weights = {'EDGEC_WEIGHTS' if weights.data else 'NULL'},\n"
         f"  .arena_bytes = {plan.arena_bytes}, .scratch_bytes = {scratch_bytes},\n"
-        "  .inputs = inputs, .outputs = outputs, .tolerances = tolerances, .states = states,\n"
-        "  .kernels = kernels, .args = args, .steps = steps,\n"
+        f"{fields}"
         f"  .arg_count = {len(tables.args)}, .step_count = {len(tables.steps)},\n"
         "};\n"
         f"EDGEC_EXPORT_MODEL({c_name(program.name)}, program)\n",
@@ -146,9 +152,6 @@ class _Tables:
         self.kernel_index = {
             kernel: index for index, kernel in enumerate(dict.fromkeys(c.kernel for c in calls))
         }
-
-    def kernel_rows(self, kernels: Iterable[str]) -> Iterable[str]:
-        return (f"s{self.kernel_index[kernel]}, {_string(kernel)}" for kernel in kernels)
 
     def add_steps(self, steps: Sequence[Step], strides: Mapping[int, int] | None = None) -> None:
         strides = strides or {}
@@ -202,9 +205,8 @@ def _rows(steps: Sequence[Step]) -> int:
     return count
 
 
-def _shim(kernel: str, symbol: str, program: Program) -> str:
-    call = next(call for call in calls_in(program.steps) if call.kernel == kernel)
-    index = list(dict.fromkeys(c.kernel for c in program.calls())).index(kernel)
+def _shim(index: int, kernel: str, symbol: str, program: Program) -> str:
+    call = next(call for call in program.calls() if call.kernel == kernel)
     count = len(call.inputs) + len(call.outputs)
     parameters = ", ".join(["void *"] * count)
     arguments = ", ".join(f"a[{i}]" for i in range(count))
@@ -214,22 +216,22 @@ def _shim(kernel: str, symbol: str, program: Program) -> str:
     )
 
 
-def _tensors(table: str, tensors: Sequence[Tensor]) -> list[str]:
-    shapes = [
+def _shapes(table: str, tensors: Sequence[Tensor]) -> list[str]:
+    return [
         f"static const int64_t {table}_{i}[] = {{{', '.join(map(str, tensor.shape)) or '0'}}};"
         for i, tensor in enumerate(tensors)
     ]
-    rows = (
+
+
+def _tensor_rows(table: str, tensors: Sequence[Tensor]) -> list[str]:
+    return [
         f"{_string(t.name)}, {table}_{i}, {len(t.shape)}, EDGEC_{_DTYPES[t.dtype]}, {t.nbytes}"
         for i, t in enumerate(tensors)
-    )
-    return [*shapes, _table("edgec_tensor", table, rows)]
+    ]
 
 
-def _table(kind: str, name: str, rows: Iterable[str]) -> str:
+def _table(kind: str, name: str, rows: Sequence[str]) -> str:
     body = "".join(f"  {{{row}}},\n" for row in rows)
-    if not body:
-        return f"#define {name} NULL"
     return f"static const {kind} {name}[] = {{\n{body}}};"
 
 

@@ -15,7 +15,7 @@ from edgec.arrays import Array
 from edgec.emit.glue import Tolerance
 from edgec.program import Tensor, aligned
 
-HEAD_ELEMENTS = 4093
+HEAD_ELEMENTS = 1 << 40
 """Elements stored of an input: a prime, so that the repetition does not line up with rows."""
 
 RTOL, ATOL_OF_PEAK = 1e-4, 1e-4

@@ -6,7 +6,7 @@ work: its result is the same buffer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,8 @@ from tvm.ir import Constant
 
 from edgec.errors import LoweringError
 from edgec.lower.in_place import in_place_pairs
+from edgec.lower.origins import Nodes
 from edgec.program import Buffer, Call, Program, State, Tensor, dtype_of
-
-NodesOf = Callable[[str, list[str]], tuple[str, ...]]
-"""Names of the ONNX nodes between a result and the values it was computed from."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,14 @@ def extract(
     inputs: list[Tensor],
     outputs: list[Tensor],
     states: list[tuple[str, str]],
-    nodes_of: NodesOf,
+    nodes: Mapping[str, Nodes],
 ) -> Lowered:
     """Read `main` of a fused module, whose parameters and results are `inputs` and `outputs`.
 
-    `states` are (output, input) names: both leave the signature and stay in the instance.
+    `states` are (output, input) names: both leave the signature and stay in the instance. `nodes`
+    has the ONNX nodes of each binding, by the name of its variable.
     """
-    extraction = _Extraction(module, name, inputs, outputs, nodes_of)
+    extraction = _Extraction(module, name, inputs, outputs, nodes)
     extraction.run()
     extraction.bind_states(states)
     return Lowered(extraction.program, extraction.kernels)
@@ -54,12 +53,12 @@ class _Extraction:
         name: str,
         inputs: list[Tensor],
         outputs: list[Tensor],
-        nodes_of: NodesOf,
+        nodes: Mapping[str, Nodes],
     ) -> None:
         self.module = module
         self.program = Program(name, inputs, outputs)
         self.kernels: dict[str, tirx.PrimFunc] = {}
-        self.nodes_of = nodes_of
+        self.nodes = nodes
         self.buffer_of: dict[relax.Var, int | tuple[int, ...]] = {}
         self.weight_of: dict[tuple[str, bytes], int] = {}
 
@@ -117,13 +116,12 @@ class _Extraction:
             for i, type_ in enumerate(types)
         )
         if any(self.program.buffers[buffer].nbytes for buffer in outputs):
-            read = [item.name for item in arguments.fields if isinstance(item, relax.Var)]
             self.program.steps.append(
                 Call(
                     kernel,
                     inputs,
                     outputs,
-                    nodes=self.nodes_of(name, read),
+                    nodes=self.nodes.get(name, ()),
                     in_place=in_place_pairs(self.kernels[kernel], len(inputs)),
                 )
             )

@@ -9,18 +9,21 @@ from tvm import relax
 from edgec.graph import Graph
 from edgec.lower.convert import ORIGIN, to_relax
 from edgec.lower.extract import Lowered, extract
+from edgec.lower.origins import trace
 from edgec.program import Tensor
 
-PIPELINE: tuple[tvm.transform.Pass, ...] = (
+TO_KERNELS: tuple[tvm.transform.Pass, ...] = (
     relax.transform.CanonicalizeBindings(),
     relax.transform.LegalizeOps(),
     relax.transform.AnnotateTIROpPattern(),
-    relax.transform.FuseOps(),
+)
+"""Relax operators to calls of TIR kernels. Constants were folded before, in numpy."""
+
+TO_FUSED_KERNELS: tuple[tvm.transform.Pass, ...] = (
     relax.transform.FuseTIR(),
     relax.transform.RewriteDataflowReshape(),
-    relax.transform.DeadCodeElimination(),
 )
-"""From Relax operators to calls of fused TIR kernels. Constants are folded before, in numpy."""
+"""After FuseOps: each group one kernel, and reshapes that move no data recognised."""
 
 
 def signature(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
@@ -29,22 +32,21 @@ def signature(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
     return inputs, [_tensor(tensor) for tensor in graph.gs.outputs]
 
 
-def fuse(graph: Graph) -> tvm.IRModule:
-    """The graph as calls of fused TIR kernels.
+def lower_graph(graph: Graph, name: str, states: list[tuple[str, str]]) -> Lowered:
+    """Lower `graph` to a program called `name`; `states` are (output, input) names.
 
     Raises:
         LoweringError: every node that cannot be lowered, all at once.
     """
-    module = to_relax(graph)
-    with tvm.transform.PassContext(opt_level=3):
-        return tvm.transform.Sequential(list(PIPELINE))(module)
-
-
-def lower_graph(graph: Graph, name: str, states: list[tuple[str, str]]) -> Lowered:
-    """Lower `graph` to a program called `name`; `states` are (output, input) names."""
     inputs, outputs = signature(graph)
-    module = fuse(graph)
-    return extract(module, name, inputs, outputs, states, dict(module.attrs[ORIGIN]))
+    module = to_relax(graph)
+    origin = dict(module.attrs[ORIGIN])
+    with tvm.transform.PassContext(opt_level=3):
+        separate = tvm.transform.Sequential(list(TO_KERNELS))(module)
+        grouped = relax.transform.FuseOps()(separate)
+        nodes = trace(separate, grouped, origin)
+        fused = tvm.transform.Sequential(list(TO_FUSED_KERNELS))(grouped)
+    return extract(fused, name, inputs, outputs, states, nodes)
 
 
 def _tensor(tensor: object) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tvm import s_tir, tirx
+from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 SPATIAL, REDUCTION = 0, 2
@@ -71,6 +71,3 @@ def largest_divisor(number: int, limit: int) -> int:
     return max(d for d in range(1, min(number, limit) + 1) if number % d == 0)
 
 
-def float_lanes(vector_bits: int, dtype: str) -> int:
-    """How many elements of `dtype` a vector register holds."""
-    return max(1, vector_bits // max(8, tirx.const(0, dtype).ty.bits))

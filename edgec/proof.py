@@ -1,0 +1,169 @@
+"""Proof that a compiled module computes what its model does, and the data to repeat it on a
+board."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from edgec.cache import Cache
+from edgec.data import Sample, index_limits, open_data
+from edgec.emit.artifact import Variant
+from edgec.emit.glue import Tolerance
+from edgec.emit.golden import golden_inputs, pack_golden, tolerances
+from edgec.emit.linkable import link_runner
+from edgec.emit.toolchain import Toolchain
+from edgec.errors import VerifyError
+from edgec.program import Tensor
+from edgec.runtime.load import load
+from edgec.targets import Target, runs_here
+from edgec.verify import Reference, verify
+
+GOLDEN_SEED = 1
+
+EMULATION_SECONDS = 900.0
+"""A run under an emulator that takes longer is taken for a hang."""
+
+Proof = Literal["none", "host-twin", "emulated", "device"]
+
+LEVELS: tuple[Proof, ...] = ("none", "host-twin", "emulated", "device")
+"""How far a proof went, from nothing to a run on the device's own kind of processor."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One sample and what ONNX Runtime, optimisations off, makes of it."""
+
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+    sample: Sample
+    expected: Sample
+
+    def tolerances(self) -> list[Tolerance]:
+        """What each output may differ by."""
+        return tolerances(self.outputs, self.expected)
+
+    def pack(self) -> bytes:
+        """As a member of the artifact."""
+        return pack_golden(self.inputs, self.outputs, self.sample, self.expected)
+
+
+def start_golden(
+    model: onnx.ModelProto | str | os.PathLike[str],
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    states: Sequence[tuple[str, str]],
+) -> Future[Golden]:
+    """Begin to compute golden data, beside whatever the caller does next.
+
+    `inputs` and `outputs` are the whole signature; `states`, (output, input) names, are zero and
+    left out of the golden data.
+    """
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(_golden, model, inputs, outputs, states)
+    pool.shutdown(wait=False)
+    return future
+
+
+def _golden(
+    model: onnx.ModelProto | str | os.PathLike[str],
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    states: Sequence[tuple[str, str]],
+) -> Golden:
+    with Reference(model) as oracle:
+        limits = index_limits(oracle.model)
+        drawn = next(iter(open_data(inputs, ["random"], seed=GOLDEN_SEED, limits=limits)))
+        sample = golden_inputs(drawn, inputs)
+        remembered = {name for _, name in states}
+        for name in remembered:
+            sample[name] = np.zeros_like(sample[name])
+        expected, _ = oracle.run(sample)
+    produced = {name for name, _ in states}
+    return Golden(
+        [tensor for tensor in inputs if tensor.name not in remembered],
+        [tensor for tensor in outputs if tensor.name not in produced],
+        sample,
+        expected,
+    )
+
+
+def means_of_proof(target: Target) -> Proof:
+    """How far a module for `target` can be proved on this machine."""
+    if runs_here(target):
+        return "device"
+    return "emulated" if emulator(target) else "host-twin"
+
+
+def emulator(target: Target) -> str | None:
+    """The user-mode QEMU that runs programs for `target`, where it is installed."""
+    return shutil.which(f"qemu-{target.arch}")
+
+
+def twin_of(identifier: str) -> str:
+    """The id of the host's twin of a variant."""
+    return f"{identifier}.twin"
+
+
+def prove(
+    draft: Path,
+    variant: Variant,
+    model: onnx.ModelProto | str | os.PathLike[str],
+    cache: Cache,
+    evidence: Path,
+) -> tuple[Proof, list[str]]:
+    """Run `variant` of the artifact `draft`, or what stands for it, and compare with `model`.
+
+    Returns how far the proof went, and warnings. A module that runs here is compared with ONNX
+    Runtime on random data and zeros; a foreign one reproduces its golden data under QEMU; failing
+    that, its twin for this host is compared. A mismatch leaves its data in the folder `evidence`.
+
+    Raises:
+        VerifyError: the outputs differ.
+    """
+    means = means_of_proof(variant.target)
+    if means == "emulated":
+        _emulate(draft, variant, cache)
+        return means, []
+    identifier = variant.id if means == "device" else twin_of(variant.id)
+    program = variant.plan.program
+    with load(draft, variant=identifier) as module:
+        report = verify(
+            module,
+            model,
+            specs=program.inputs,
+            states=[(state.input, state.output_name) for state in program.states],
+            evidence=evidence,
+        )
+    return means, report.warnings
+
+
+def _emulate(draft: Path, variant: Variant, cache: Cache) -> None:
+    """Run the golden data in a static program under QEMU."""
+    toolchain = Toolchain(variant.target.link_triple, cache.path)
+    qemu = emulator(variant.target)
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        runner = Path(folder) / "edgec-run"
+        runner.write_bytes(link_runner(variant.linkable, toolchain))
+        runner.chmod(0o700)
+        done = subprocess.run(
+            [str(qemu), "-cpu", variant.target.qemu_cpu, str(runner), str(draft), "--selftest"],
+            capture_output=True,
+            text=True,
+            timeout=EMULATION_SECONDS,
+        )
+    if done.returncode:
+        raise VerifyError(
+            f"the golden data are not reproduced: {(done.stderr or done.stdout).strip()}",
+            where=f"variant '{variant.id}' under {Path(str(qemu)).name}",
+        )
