@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -66,11 +68,13 @@ class EngineProcess:
     """One engine in a process of its own; use it as a context manager.
 
     The process dies with its parent, ignores Ctrl-C (the parent ends it) and may be stopped while
-    others are measured. Every request raises `EngineError` where the engine fails.
+    others are measured. Every request raises `EngineError` where the engine fails, or takes longer
+    than `limit_s` seconds.
     """
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, limit_s: float | None = None) -> None:
         self.engine = engine
+        self._limit_s = limit_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-P", engines.__file__],
@@ -156,14 +160,33 @@ class EngineProcess:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None or stdin.closed:
             raise EngineError("the process was ended", where=self.engine)
+        start = time.monotonic()
         try:
-            engines.send(stdin, {"do": do, "args": args or {}}, arrays or {})
-            header, results = engines.receive(stdout)
+            with self._limited():
+                engines.send(stdin, {"do": do, "args": args or {}}, arrays or {})
+                header, results = engines.receive(stdout)
         except (EOFError, BrokenPipeError) as error:
-            raise EngineError(self._last_words(do), where=self.engine) from error
+            if self._limit_s is not None and time.monotonic() - start >= self._limit_s:
+                what = f"ran past its limit of {self._limit_s:g} s in {do}"
+            else:
+                what = self._last_words(do)
+            raise EngineError(what, where=self.engine) from error
         if "error" in header:
             raise EngineError(header["error"], where=self.engine)
         return header, results
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Kill the process when the limit passes before the block ends."""
+        if self._limit_s is None:
+            yield
+            return
+        timer = threading.Timer(self._limit_s, self._process.kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _last_words(self, do: str) -> str:
         status = self._process.wait()

@@ -28,6 +28,8 @@ from edgec.program import Tensor
 from edgec.report import table
 
 RANDOM_SAMPLES = 2
+LIMIT_S = 300.0
+"""For ONNX Runtime to load the model, and for each run: a foreign model may loop for ever."""
 
 
 class Runnable(Protocol):
@@ -170,7 +172,7 @@ class Reference:
             raise
 
     def _start(self, optimize: bool) -> None:
-        engine = self._engines[optimize] = EngineProcess("onnxruntime")
+        engine = self._engines[optimize] = EngineProcess("onnxruntime", LIMIT_S)
         engine.load(self._paths[optimize], threads=1, optimize=optimize)
 
     def _probed(self) -> onnx.ModelProto:

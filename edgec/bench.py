@@ -1,0 +1,325 @@
+"""Benchmarks of a compiled model beside its peers, each at its best.
+
+A ratio against a peer given a worse file or thread count is void. So every peer is first tried on
+the model as it is, on the same at opset 17 with initializers taken out of the graph inputs, and on
+edgec's own optimised ONNX where that is given, with one and with two threads; the fastest is what
+is then measured by `edgec.protocol`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import edgec
+from edgec import graph, protocol
+from edgec.benchreport import BenchReport, Row
+from edgec.compare import compare
+from edgec.data import Sample, index_limits, open_data
+from edgec.errors import EdgecError, UsageError
+from edgec.peers import PEERS, EngineError, EngineProcess
+from edgec.program import Tensor
+from edgec.runtime.load import read_manifest
+from edgec.verify import read_model, static_inputs
+
+THREADS = (1, 2)
+STARTS = 3
+_TRIAL_S = 0.3
+"""Trials take bursts until this time is spent, two at least and five at most."""
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one engine is started with. `label` names the file in reports."""
+
+    engine: str
+    label: str
+    path: Path
+    threads: int
+    options: Mapping[str, Any]
+
+
+@dataclass
+class _Started:
+    """A running engine, with what its starting cost in seconds."""
+
+    process: EngineProcess
+    import_s: float
+    load_s: float
+    outputs: Sample
+
+
+def bench(
+    artifact: str | os.PathLike[str] | None,
+    model: str | os.PathLike[str],
+    *,
+    against: Sequence[str] | None = None,
+    optimized: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    calls: int = protocol.CALLS,
+    inputs: Sample | None = None,
+    on_event: OnEvent = lambda event: None,
+) -> BenchReport:
+    """Measure `artifact`, a .edgec file of `model`, and the engines `against`.
+
+    Without an artifact only the peers are measured, and the fastest is the first row. `against`
+    defaults to every known peer; those not installed are reported as absent. `optimized` is edgec's
+    optimised ONNX, one more file for the peers to try. `threads` fixes the number that is otherwise
+    chosen among 1 and 2. At least `calls` calls of each engine are counted. `inputs` is the sample
+    to run, random where it is not given.
+
+    `on_event` hears of every trial and round: dicts with "event" and its facts.
+
+    Raises `UsageError` for an unknown engine and where nothing is left to measure, `EngineError`
+    where edgec itself fails, `ModelError` and `ArtifactError` for unusable files.
+    """
+    peers = _known(against)
+    absent = {name: PEERS[name].pip for name in peers if not PEERS[name].installed}
+    engines = (["edgec"] if artifact is not None else []) + [n for n in peers if n not in absent]
+    if not engines or (against and absent.keys() == set(peers)):
+        raise UsageError(
+            "none of these engines is installed: " + ", ".join(absent),
+            hint="; ".join(absent.values()),
+        )
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-")))
+        sample = _sample(artifact, model, inputs)
+        files = _peer_files(Path(model), optimized, sample, folder)
+        counts = (threads,) if threads is not None else _thread_counts()
+        tried: list[dict[str, Any]] = []
+        chosen: list[tuple[float, Setting]] = []
+        failed: dict[str, str] = {}
+        for engine in engines:
+            mine = {"artifact": Path(str(artifact))} if engine == "edgec" else files
+            settings = [
+                Setting(engine, label, path, count, _options(Path(model), sample))
+                for label, path in mine.items()
+                for count in counts
+            ]
+            try:
+                chosen.append(_fastest(settings, sample, tried, on_event))
+            except EngineError as error:
+                if engine == "edgec":
+                    raise
+                failed[engine] = error.what
+        if not chosen:
+            raise UsageError(
+                "no engine can run the model: "
+                + "; ".join(f"{name}: {why}" for name, why in failed.items())
+            )
+        settings = [setting for _, setting in chosen]
+        speed = {setting.engine: seconds for seconds, setting in chosen}
+        if artifact is None:
+            settings.sort(key=lambda setting: speed[setting.engine])
+        rivals = [s for s in settings if s.engine != "edgec"] or settings
+        twin_of = min(rivals, key=lambda setting: speed[setting.engine])
+
+        started = [_cold_start(setting, sample, stack) for setting in settings]
+        twin = stack.enter_context(EngineProcess(twin_of.engine))
+        _start(twin, twin_of, sample)
+        *times, twin_times = protocol.alternate(
+            [*(engine.process for engine in started), twin],
+            calls,
+            lambda done, rounds: on_event({"event": "round", "done": done, "rounds": rounds}),
+        )
+        rows = [
+            _row(setting, engine, taken)
+            for setting, engine, taken in zip(settings, started, times, strict=True)
+        ]
+    return BenchReport(
+        model=Path(model).stem,
+        machine=machine(),
+        rows=rows,
+        twin=twin_times,
+        twin_of=twin_of.engine,
+        absent=absent,
+        failed=failed,
+        tried=tried,
+        warnings=_disagreements(settings, started),
+    )
+
+
+def machine() -> dict[str, str]:
+    """What a time belongs to: processor, usable cores, system."""
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            processor = line.partition(":")[2].strip()
+            break
+    cores = _cores()
+    return {
+        "processor": processor,
+        "cores": f"{cores} core{'s' if cores > 1 else ''}",
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _known(against: Sequence[str] | None) -> list[str]:
+    for name in against or ():
+        if name not in PEERS:
+            raise UsageError(
+                f"unknown engine {name!r}", where="--against", hint="known: " + ", ".join(PEERS)
+            )
+    return list(dict.fromkeys(against)) if against is not None else list(PEERS)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _thread_counts() -> tuple[int, ...]:
+    return tuple(count for count in THREADS if count <= max(_cores(), 1))
+
+
+def _sample(
+    artifact: str | os.PathLike[str] | None,
+    model: str | os.PathLike[str],
+    inputs: Sample | None,
+) -> Sample:
+    """One sample for all engines: also zeros for state that an artifact keeps to itself."""
+    shapes = {name: list(array.shape) for name, array in (inputs or {}).items()}
+    states: list[Tensor] = []
+    if artifact is not None:
+        variant = read_manifest(artifact)["variants"][0]
+        shapes |= {tensor["name"]: tensor["shape"] for tensor in variant["inputs"]}
+        kept = [state["input"] for state in variant.get("states", ())]
+        states = [Tensor(s["name"], s["dtype"], tuple(s["shape"])) for s in kept]
+        shapes |= {tensor.name: list(tensor.shape) for tensor in states}
+    bound = graph.load(model, shapes=shapes).to_onnx()
+    known = {tensor.name for tensor in states} | (inputs or {}).keys()
+    rest = [tensor for tensor in static_inputs(bound) if tensor.name not in known]
+    random = next(iter(open_data(rest, ["random"], limits=index_limits(bound))))
+    zeros = next(iter(open_data(states, ["zeros"])))
+    return {**random, **zeros, **(inputs or {})}
+
+
+def _peer_files(
+    model: Path, optimized: str | os.PathLike[str] | None, sample: Sample, folder: Path
+) -> dict[str, Path]:
+    """What peers may be given, by label. A conversion that fails is left out."""
+    files = {"as given": model}
+    try:
+        loaded = graph.load(model, shapes={name: a.shape for name, a in sample.items()})
+        loaded.save(folder / "opset17.onnx", opset=17)
+        files["opset 17"] = folder / "opset17.onnx"
+    except EdgecError:
+        pass
+    if optimized is not None:
+        files["optimised"] = Path(optimized)
+    return files
+
+
+def _options(model: Path, sample: Sample) -> dict[str, Any]:
+    """The sizes of what is symbolic in the model, for engines that profit from knowing."""
+    dims: dict[str, int] = {}
+    for value in read_model(model).graph.input:
+        if value.name in sample:
+            sizes = zip(value.type.tensor_type.shape.dim, sample[value.name].shape, strict=False)
+            dims |= {dim.dim_param: size for dim, size in sizes if dim.dim_param}
+    return {"dims": dims, "shapes": {name: list(array.shape) for name, array in sample.items()}}
+
+
+def _fastest(
+    settings: Sequence[Setting], sample: Sample, tried: list[dict[str, Any]], on_event: OnEvent
+) -> tuple[float, Setting]:
+    """The setting with the lowest median, and that median in seconds, of the best of a few bursts.
+
+    Raises the last setting's `EngineError` where all of them fail.
+    """
+    best: tuple[float, Setting] | None = None
+    failure: EngineError | None = None
+    for setting in settings:
+        facts: dict[str, Any] = {
+            "engine": setting.engine,
+            "file": setting.label,
+            "threads": setting.threads,
+        }
+        try:
+            with EngineProcess(setting.engine) as process:
+                _start(process, setting, sample)
+                bursts: list[tuple[float, ...]] = []
+                while len(bursts) < 2 or (len(bursts) < 5 and sum(map(sum, bursts)) < _TRIAL_S):
+                    bursts.append(protocol.burst(process))
+            facts["median_s"] = min(median(times) for times in bursts)
+            if best is None or facts["median_s"] < best[0]:
+                best = (facts["median_s"], setting)
+        except EngineError as error:
+            facts["error"] = error.what
+            failure = error
+        tried.append(facts)
+        on_event({"event": "trial", **facts})
+    if best is None:
+        raise failure or EngineError("nothing to try")
+    return best
+
+
+def _start(process: EngineProcess, setting: Setting, sample: Sample) -> _Started:
+    facts = process.load(setting.path, setting.threads, **setting.options)
+    inputs = {name: sample[name] for name in facts["inputs"] if name in sample}
+    outputs, first_run_s = process.timed_run(inputs)
+    process.bind(inputs)
+    return _Started(process, facts["import_s"], facts["create_s"] + first_run_s, outputs)
+
+
+def _cold_start(setting: Setting, sample: Sample, stack: ExitStack) -> _Started:
+    """A fresh process that stays, stopped, with the median cost of starting over several."""
+    before = []
+    for _ in range(STARTS - 1):
+        with EngineProcess(setting.engine) as process:
+            before.append(_start(process, setting, sample))
+    last = _start(stack.enter_context(EngineProcess(setting.engine)), setting, sample)
+    last.process.stop()
+    last.import_s = median(start.import_s for start in (*before, last))
+    last.load_s = median(start.load_s for start in (*before, last))
+    return last
+
+
+def _row(setting: Setting, started: _Started, times: protocol.Times) -> Row:
+    started.process.resume()
+    resident, baseline = started.process.memory()
+    started.process.stop()
+    peer = PEERS.get(setting.engine)
+    return Row(
+        engine=setting.engine,
+        title=peer.title if peer else "edgec",
+        version=peer.version() if peer else edgec.__version__,
+        file=setting.label,
+        threads=setting.threads,
+        times=times,
+        import_s=started.import_s,
+        load_s=started.load_s,
+        resident_bytes=resident,
+        engine_bytes=resident - baseline,
+        file_bytes=setting.path.stat().st_size,
+        disk_bytes=peer.disk_bytes() if peer else 0,
+    )
+
+
+def _disagreements(settings: Sequence[Setting], started: Sequence[_Started]) -> list[str]:
+    """Outputs that differ between the first engine and another by more than the tolerance."""
+    found = []
+    base = started[0].outputs
+    for setting, other in zip(settings[1:], started[1:], strict=True):
+        theirs = {name: other.outputs[name] for name in base.keys() & other.outputs.keys()}
+        for report in compare({name: base[name] for name in theirs}, theirs):
+            if not report.ok:
+                found.append(
+                    f"{settings[0].engine} and {setting.engine} differ in "
+                    f"output {report.name!r}: {report.problem}"
+                )
+    return found
