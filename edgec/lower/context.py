@@ -120,7 +120,13 @@ class Context:
         if dtype is not None:
             array = array.astype(numpy_dtype(dtype))
         tensor_dtype(array.dtype)
-        return relax.const(np.ascontiguousarray(array).reshape(array.shape))
+        return relax.const(np.ascontiguousarray(array).reshape(array.shape), array.dtype)
+
+    def empty(self, shape: Shape, dtype: str) -> relax.Expr:
+        """A tensor of no elements: `shape` has a zero."""
+        return self.te(
+            "empty", lambda: te.compute(shape, lambda *_: literal(0, dtype), name="empty")
+        )
 
     def emit(self, expr: relax.Expr) -> relax.Var:
         """Bind `expr` to a variable named after the node's first output."""
@@ -192,6 +198,8 @@ class Context:
             return expr
         if isinstance(expr, Constant):
             return self.const(expr.value.numpy().reshape(shape))
+        if prod(shape) == 0:
+            return self.empty(shape, self.dtype(expr))
         return self.emit(relax.op.reshape(expr, shape))
 
     def transpose(self, expr: relax.Expr, axes: list[int]) -> relax.Expr:

@@ -79,24 +79,27 @@ def _divide(a: Any, b: Any) -> Any:
     return a / b if is_float(_dtype(a)) else tirx.truncdiv(a, _divisor(a, b))
 
 
-def _fmod(a: Any, b: Any) -> Any:
-    """The remainder with the sign of the dividend."""
-    return tirx.fmod(a, b) if is_float(_dtype(a)) else tirx.truncmod(a, _divisor(a, b))
+def _remainder(a: Any, b: Any) -> Any:
+    """What division truncated toward zero leaves: the sign is the dividend's."""
+    dtype = _dtype(a)
+    if not is_float(dtype):
+        return tirx.truncmod(a, _divisor(a, b))
+    if dtype == "float64":
+        return tirx.call_pure_extern("float64", "fmod", a, b)
+    a, b = a.astype("float32"), b.astype("float32")
+    return tirx.call_pure_extern("float32", "fmodf", a, b).astype(dtype)
 
 
-def _mod(a: Any, b: Any) -> Any:
-    """The remainder with the sign of the divisor."""
+def _modulo(a: Any, b: Any) -> Any:
+    """What division rounded down leaves: the sign is the divisor's."""
     zero = literal(0, _dtype(a))
-    if not is_float(_dtype(a)):
-        b = _divisor(a, b)
-        r = tirx.truncmod(a, b)
-        return select(tirx.all(r != zero, (r < zero) != (b < zero)), r + b, r)
-    r = tirx.fmod(a, b)
-    return select(tirx.all(r != zero, (r < zero) != (b < zero)), r + b, r)
+    r = _remainder(a, b)
+    opposed = tirx.any(tirx.all(r < zero, b > zero), tirx.all(r > zero, b < zero))
+    return select(opposed, r + b, r)
 
 
 def mod(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
-    return ctx.map("mod", _fmod if ctx.attr(node, "fmod", 0) else _mod, *inputs)
+    return ctx.map("mod", _remainder if ctx.attr(node, "fmod", 0) else _modulo, *inputs)
 
 
 def power(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:

@@ -7,12 +7,13 @@ evaluated, by ONNX's reference implementation, on arrays of at most `LIMIT` elem
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx.reference import ReferenceEvaluator
+
+from edgec.onnx_io import export_node
 
 LIMIT = 4096
 """Elements an input or an output may have for a node to be evaluated here."""
@@ -125,7 +126,7 @@ def _size(node: gs.Node, feeds: dict[str, np.ndarray]) -> int:
 def _run(node: gs.Node, feeds: dict[str, np.ndarray], opset: int) -> list[np.ndarray] | None:
     proto = onnx.helper.make_model(
         onnx.helper.make_graph(
-            [node_proto(node)],
+            [export_node(node, opset, frozenset())],
             "fold",
             [
                 onnx.helper.make_tensor_value_info(n, onnx_type(a.dtype.name), a.shape)
@@ -143,31 +144,9 @@ def _run(node: gs.Node, feeds: dict[str, np.ndarray], opset: int) -> list[np.nda
     return [np.asarray(r) for r in results]
 
 
-def node_proto(node: gs.Node) -> onnx.NodeProto:
-    """The node as ONNX writes it."""
-    return onnx.helper.make_node(
-        node.op,
-        [t.name for t in node.inputs],
-        [t.name for t in node.outputs],
-        domain=node.domain or "",
-        **{k: _plain(v) for k, v in node.attrs.items()},
-    )
-
-
 def onnx_type(dtype: str) -> int:
     """The ONNX element type of a TVM or numpy dtype name."""
     return onnx.TensorProto.DataType.Value(_ONNX_NAMES.get(dtype, dtype.upper()))
 
 
 _ONNX_NAMES = {"float32": "FLOAT", "float64": "DOUBLE"}
-
-
-def _plain(value: Any) -> Any:
-    """A graphsurgeon attribute as onnx.helper takes it."""
-    if isinstance(value, gs.Constant):
-        return onnx.numpy_helper.from_array(value.values)
-    if isinstance(value, gs.Graph):
-        return gs.export_onnx(value, do_type_check=False).graph
-    if isinstance(value, np.dtype | type):
-        return onnx_type(np.dtype(value).name)
-    return value

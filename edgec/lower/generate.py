@@ -25,7 +25,7 @@ def filled(ctx: Context, shape: tuple[int, ...], fill: Any) -> relax.Expr:
     """`fill` everywhere, written by a kernel rather than stored."""
     value = np.asarray(fill)
     if prod(shape) == 0:
-        return ctx.const(np.zeros(shape, value.dtype))
+        return ctx.empty(shape, value.dtype.name)
     return ctx.broadcast(ctx.emit(ctx.const(value)), shape) if shape else ctx.const(value)
 
 
@@ -44,7 +44,7 @@ def range_(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     (count,) = ctx.output_shape(node)
     dtype = ctx.dtype(start)
     if count == 0:
-        return ctx.const(np.zeros(0), dtype)
+        return ctx.empty((0,), dtype)
 
     def compute(first: te.Tensor, step: te.Tensor) -> te.Tensor:
         return te.compute((count,), lambda i: first() + i.astype(dtype) * step(), name="range")

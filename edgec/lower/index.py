@@ -31,7 +31,7 @@ def gather(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     out = (*shape[:axis], *spread, *shape[axis + 1 :])
     known = ctx.constant(node, 1)
     if prod(out) == 0:
-        return ctx.const(np.zeros(out), ctx.dtype(x))
+        return ctx.empty(out, ctx.dtype(x))
     if known is not None and known.size == 1:
         place = _checked(int(known.item()), size)
         taken = picked(
@@ -64,7 +64,7 @@ def gather_elements(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> re
     shape, out = ctx.shape(x), ctx.shape(indices)
     axis = axis_of(ctx.attr(node, "axis", 0), len(shape))
     if prod(out) == 0:
-        return ctx.const(np.zeros(out), ctx.dtype(x))
+        return ctx.empty(out, ctx.dtype(x))
 
     def compute(data: te.Tensor, where: te.Tensor) -> te.Tensor:
         def element(*i: Any) -> Any:
@@ -83,7 +83,7 @@ def gather_nd(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Ex
         raise Refused(f"indices of {depth} places do not fit {shape}")
     out = (*spread[:-1], *shape[batch + depth :])
     if prod(out) == 0:
-        return ctx.const(np.zeros(out), ctx.dtype(x))
+        return ctx.empty(out, ctx.dtype(x))
 
     def compute(data: te.Tensor, where: te.Tensor) -> te.Tensor:
         def element(*i: Any) -> Any:

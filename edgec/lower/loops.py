@@ -64,7 +64,7 @@ def extern(
 
     def generate(ins: Any, outs: Any) -> Any:
         with IRBuilder() as builder:
-            with T.seq_scope():
+            with T.serial(0, 1):
                 body(Loops(), *(Buffer(b) for b in [*ins, *outs]))
             return builder.get()
 

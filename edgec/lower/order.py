@@ -26,7 +26,7 @@ def top_k(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> list[relax.E
         raise Refused(f"k={k} of {shape[axis]} elements")
     out = tuple(k if a == axis else n for a, n in enumerate(shape))
     if prod(out) == 0:
-        return [ctx.const(np.zeros(out), dtype), ctx.const(np.zeros(out), "int64")]
+        return [ctx.empty(out, dtype), ctx.empty(out, "int64")]
 
     def beats(a: Any, b: Any) -> Any:
         wins = a > b if largest else a < b

@@ -53,7 +53,7 @@ def resize(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> rela
     scales, sizes = _extents(ctx, node, inputs, shape, axes)
     regions = _regions(ctx, node, inputs, axes, len(shape), sampling)
     if prod(sizes) == 0:
-        return ctx.const(np.zeros(sizes), ctx.dtype(x))
+        return ctx.empty(sizes, ctx.dtype(x))
     tables = {
         axis: table(shape[axis], sizes[axis], scales[axis], regions[axis], sampling)
         for axis in axes

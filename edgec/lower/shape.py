@@ -84,8 +84,8 @@ def concat(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     axis = axis_of(ctx.attr(node, "axis", 1), len(ctx.shape(inputs[0])))
     full = [x for x in inputs if prod(ctx.shape(x)) > 0]
     if not full:
-        arrays = [np.zeros(ctx.shape(x)) for x in inputs]
-        return ctx.const(np.concatenate(arrays, axis), ctx.dtype(inputs[0]))
+        shape = np.concatenate([np.empty(ctx.shape(x)) for x in inputs], axis).shape
+        return ctx.empty(shape, ctx.dtype(inputs[0]))
     return full[0] if len(full) == 1 else ctx.emit(relax.op.concat(full, axis))
 
 
@@ -111,7 +111,7 @@ def tile(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
 def picked(ctx: Context, name: str, x: relax.Expr, shape: Shape, source: Any) -> relax.Expr:
     """A tensor of `shape` whose element at i is `x` at source(*i)."""
     if prod(shape) == 0:
-        return ctx.const(np.zeros(shape), ctx.dtype(x))
+        return ctx.empty(shape, ctx.dtype(x))
     return ctx.te(name, lambda data: te.compute(shape, lambda *i: data(*source(*i)), name=name), x)
 
 
