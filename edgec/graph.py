@@ -38,10 +38,11 @@ def load(
 ) -> Graph:
     """Read, check and normalise a model.
 
-    Local functions are inlined, the default domain is raised to `INTERNAL_OPSET`, initializers are
-    taken out of the graph inputs, symbolic dimensions are bound by `shapes` (whole shapes by input
-    name) and `dims` (sizes by symbol), and shapes are inferred. What was decided on the way is
-    appended to `notes`, a line each. `source` is never changed; its tensors are shared, not copied.
+    Local functions are inlined, the default domain is raised to `INTERNAL_OPSET` (a newer model is
+    lowered to it, unless it uses what is only newer), initializers are taken out of the inputs,
+    symbolic dimensions are bound by `shapes` (whole shapes by input name) and `dims` (sizes by
+    symbol), and shapes are inferred. What was decided on the way is appended to `notes`, a line
+    each. `source` is never changed; its tensors are shared, not copied.
 
     ONNX's native code runs in the helper process of `edgec.sandbox`, or here when `trusted`.
     Raises ModelError for what is not a valid model, UsageError for shapes that do not fit it.
@@ -57,14 +58,15 @@ def load(
         sandbox.call(
             "prepare",
             skeleton.SerializeToString(),
+            opset,
             INTERNAL_OPSET,
             bool(model.functions),
-            opset != INTERNAL_OPSET,
             inferred_outputs(skeleton),
             trusted=trusted,
         )
     )
-    surgeon = import_graph(prepared.graph, INTERNAL_OPSET, weights)
+    reached = next(o.version for o in prepared.opset_import if o.domain in ("", "ai.onnx"))
+    surgeon = import_graph(prepared.graph, reached, weights)
     _restore(surgeon, model, skeleton)
     header = onnx.ModelProto()
     for field, value in model.ListFields():
@@ -96,6 +98,11 @@ class Graph:
     @property
     def name(self) -> str:
         return str(self.gs.name)
+
+    @property
+    def opset(self) -> int:
+        """Version of the default domain that the nodes have: `INTERNAL_OPSET`, or a newer one."""
+        return int(self.gs.opset)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -277,12 +284,12 @@ class Graph:
 
         Costs nothing when all are known. Raises ModelError when the graph contradicts itself.
         """
-        infer(self.gs, INTERNAL_OPSET, self._opsets(), trusted=self.trusted)
+        infer(self.gs, self.opset, self._opsets(), trusted=self.trusted)
 
     # Writing
 
     def to_onnx(self, opset: int | None = None) -> onnx.ModelProto:
-        """The graph as a new model, at `opset` of the default domain (None: `INTERNAL_OPSET`).
+        """The graph as a new model, at `opset` of the default domain (None: its own).
 
         Raises ModelError when an operator cannot be written at that opset.
         """
@@ -291,14 +298,14 @@ class Graph:
         del model.opset_import[:]
         model.opset_import.extend(self._opsets())
         model.ir_version = helper.find_min_ir_version_for(self._opsets(), ignore_unknown=True)
-        model.graph.CopyFrom(export_graph(self.gs, INTERNAL_OPSET))
-        if opset is not None and opset != INTERNAL_OPSET:
+        model.graph.CopyFrom(export_graph(self.gs, self.opset))
+        if opset is not None and opset != self.opset:
             self._convert(model, opset)
         return model
 
     def to_source_opset(self) -> onnx.ModelProto:
         """The graph at the opset it was loaded from, or the next one that can hold it."""
-        for opset in range(self.source_opset, INTERNAL_OPSET):
+        for opset in range(self.source_opset, self.opset):
             try:
                 return self.to_onnx(opset)
             except ModelError:
@@ -326,11 +333,11 @@ class Graph:
     def _opsets(self) -> list[onnx.OperatorSetIdProto]:
         found = {o.domain: o.version for o in self._header.opset_import}
         used = {node.domain for node in self.nodes() if node.domain}
-        versions = {"": INTERNAL_OPSET} | {d: found.get(d, 1) for d in sorted({*used, *found})}
+        versions = {"": self.opset} | {d: found.get(d, 1) for d in sorted({*used, *found})}
         return [helper.make_opsetid(domain, version) for domain, version in versions.items()]
 
     def _convert(self, model: onnx.ModelProto, opset: int) -> None:
-        skeleton, weights = split(model, INTERNAL_OPSET)
+        skeleton, weights = split(model, self.opset)
         reply = _parse(
             sandbox.call("convert_to", skeleton.SerializeToString(), opset, trusted=self.trusted)
         )

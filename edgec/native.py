@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import struct
 import sys
@@ -29,11 +30,12 @@ from onnx.onnx_cpp2py_export import version_converter as _converter
 
 
 def prepare(
-    model: bytes, opset: int, functions: bool, convert: bool, forget: Collection[str]
+    model: bytes, source: int, opset: int, functions: bool, forget: Collection[str]
 ) -> bytes:
-    """Check, inline local functions, convert to `opset`, infer shapes and types.
+    """Check, inline local functions, convert from opset `source` to `opset`, infer types.
 
-    The declared shapes of the outputs named in `forget` are inferred anew.
+    A model newer than `opset` that uses what `opset` lacks stays as it is. The declared shapes of
+    the outputs named in `forget` are inferred anew.
     """
     proto = onnx.ModelProto.FromString(model)
     tensors = [o.type.tensor_type for o in proto.graph.output if o.name in forget]
@@ -45,9 +47,15 @@ def prepare(
     model = proto.SerializeToString()
     if functions:
         model = _inliner.inline_local_functions(model, True)
-    if convert:
-        model = convert_to(model, opset)
-    return infer(model)
+    if source == opset:
+        return infer(model)
+    try:
+        converted = convert_to(model, opset)
+    except (_converter.ConvertError, RuntimeError):
+        if source < opset:
+            raise
+        converted = model
+    return infer(converted)
 
 
 def convert_to(model: bytes, opset: int) -> bytes:
@@ -56,8 +64,26 @@ def convert_to(model: bytes, opset: int) -> bytes:
 
 
 def infer(model: bytes) -> bytes:
-    """The model with types and shapes of its tensors in `value_info` and in its outputs."""
-    return bytes(_inference.infer_shapes(model, True, True, True))
+    """The model with types and shapes of its tensors in `value_info` and in its outputs.
+
+    An operator that contradicts its inputs is an error; one that ONNX defines by a function is not,
+    since onnx 1.23 refuses valid ones (MeanVarianceNormalization's body has an empty Constant).
+    """
+    try:
+        return bytes(_inference.infer_shapes(model, True, True, True))
+    except _inference.InferenceError as error:
+        operator = re.search(r"\(op_type:(\w+)", str(error))
+        if operator is None or not _is_function(operator[1]):
+            raise
+        return bytes(_inference.infer_shapes(model, True, False, True))
+
+
+def _is_function(operator: str) -> bool:
+    try:
+        schema = onnx.defs.get_schema(operator)
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def check(model: bytes) -> bytes:

@@ -62,6 +62,8 @@ def check_limits(model: onnx.ModelProto) -> int:
     for function in model.functions:
         _check_depth(function.node)
     _check_expansion(model)
+    if opset < 9 and any(n.op_type == "Scan" for g in graphs(model.graph) for n in g.node):
+        raise ModelError("Scan of opset 8 cannot be converted", hint="export with opset 9 or newer")
     for graph in graphs(model.graph):
         for info in (*graph.input, *graph.output, *graph.value_info):
             dims = info.type.tensor_type.shape.dim if info.type.HasField("tensor_type") else ()

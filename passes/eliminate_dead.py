@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import onnx
 
-from edgec.graph import INTERNAL_OPSET, Graph
+from edgec.graph import Graph
 from edgec.rewrite import Numerics, Pass, Skip
 from edgec.tensors import Node, Variable
 
@@ -38,7 +38,7 @@ class EliminateDead(Pass):
 
 def _drop_unread_outputs(node: Node, graph: Graph) -> bool:
     unread = [i for i, t in enumerate(node.outputs) if t.name and not graph.uses(t)]
-    optional = [i for i in unread if _is_optional(node, i)] if unread else []
+    optional = [i for i in unread if _is_optional(node, i, graph.opset)] if unread else []
     for i in optional:
         node.outputs[i] = Variable("")
     while optional and not node.outputs[-1].name:
@@ -46,9 +46,9 @@ def _drop_unread_outputs(node: Node, graph: Graph) -> bool:
     return bool(optional)
 
 
-def _is_optional(node: Node, index: int) -> bool:
+def _is_optional(node: Node, index: int, opset: int) -> bool:
     try:
-        outputs = onnx.defs.get_schema(node.op, INTERNAL_OPSET, node.domain).outputs
+        outputs = onnx.defs.get_schema(node.op, opset, node.domain).outputs
     except onnx.defs.SchemaError:
         return False
     return (

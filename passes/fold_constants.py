@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgec.graph import INTERNAL_OPSET, Graph
+from edgec.graph import Graph
 from edgec.onnx_io import export_node
 from edgec.rewrite import Numerics, Pass, Skip
 from edgec.tensors import Constant, Node, is_static, onnx_dtype, packed_bytes
@@ -61,7 +61,7 @@ class FoldConstants(Pass):
                 continue
             try:
                 room -= _guard(node, graph, room)
-                values = _evaluate(node)
+                values = _evaluate(node, graph.opset)
             except Skip as skip:
                 yield node, skip
                 continue
@@ -125,7 +125,7 @@ def _guard_division(dividend: Array, divisor: Array) -> None:
             raise Skip("the smallest integer is divided by -1")
 
 
-def _evaluate(node: Node) -> Sequence[Array]:
+def _evaluate(node: Node, opset: int) -> Sequence[Array]:
     if node.op in _FROM_SHAPE:
         return [_of_shape(node)]
     inputs: list[Any] = [t.values if t.name else None for t in node.inputs]
@@ -134,7 +134,7 @@ def _evaluate(node: Node) -> Sequence[Array]:
         if node.op == "Div" and np.issubdtype(inputs[0].dtype, np.integer):
             results: Sequence[Any] = [_truncated_division(*inputs)]
         else:
-            results = _reference(node, inputs)
+            results = _reference(node, inputs, opset)
     values = [
         np.asarray(r, dtype=t.dtype) for r, t in zip(results, node.outputs, strict=True) if t.name
     ]
@@ -169,10 +169,10 @@ def _evaluator() -> Any:
     return ReferenceEvaluator
 
 
-def _reference(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
-    proto = export_node(node, INTERNAL_OPSET, frozenset())
+def _reference(node: Node, inputs: Sequence[Any], opset: int) -> Sequence[Any]:
+    proto = export_node(node, opset, frozenset())
     feed = {t.name: v for t, v in zip(node.inputs, inputs, strict=True) if v is not None}
     try:
-        return list(_evaluator()(proto, opsets={"": INTERNAL_OPSET}).run(None, feed))
+        return list(_evaluator()(proto, opsets={"": opset}).run(None, feed))
     except Exception as error:
         raise Skip(f"onnx's reference cannot compute it: {error!r}"[:200]) from error
