@@ -15,12 +15,15 @@ def bind(
     shapes: Mapping[str, Sequence[int]],
     dims: Mapping[str, int],
     notes: list[str],
+    *,
+    symbolic: bool = False,
 ) -> None:
     """Fix every dimension of the inputs of `graph`, in place, and each symbol wherever it occurs.
 
     `shapes` gives whole shapes by input name, `dims` sizes by symbol. One symbol left over that
     leads an input (the batch) becomes 1, and a line is added to `notes`. Raises UsageError for a
-    name, rank or size that does not fit and ModelError that lists what is still unbound.
+    name, rank or size that does not fit and ModelError that lists what is still unbound, unless
+    that may stay `symbolic`.
     """
     inputs = {i.name: i.type.tensor_type.shape.dim for i in graph.input if _is_tensor(i)}
     symbols = {d.dim_param for shape in inputs.values() for d in shape if d.dim_param}
@@ -68,6 +71,8 @@ def bind(
         leads = [name for name, axis, _ in unbound if axis == 0]
         anonymous = "" in left
         if len(left) > 1 or not leads or (anonymous and len(leads) < len(unbound)):
+            if symbolic:
+                return _substitute(graph, sizes)
             raise ModelError(
                 "these dimensions have no size: "
                 + ", ".join(f"{n} axis {a} ({d.dim_param or '?'})" for n, a, d in unbound),
@@ -80,7 +85,7 @@ def bind(
                 sizes[dim.dim_param] = 1
         called = "" if anonymous else f" '{unbound[0][2].dim_param}'"
         notes.append(f"batch dimension{called} of {', '.join(leads)} set to 1")
-    _substitute(graph, sizes)
+    return _substitute(graph, sizes)
 
 
 def _is_tensor(info: onnx.ValueInfoProto) -> bool:

@@ -33,6 +33,7 @@ def load(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
+    symbolic: bool = False,
     trusted: bool = False,
     notes: list[str] | None = None,
 ) -> Graph:
@@ -41,7 +42,7 @@ def load(
     Local functions are inlined, the default domain is raised to `INTERNAL_OPSET` (a newer model is
     lowered to it, unless it uses what is only newer), initializers are taken out of the inputs,
     symbolic dimensions are bound by `shapes` (whole shapes by input name) and `dims` (sizes by
-    symbol), and shapes are inferred. What was decided on the way is appended to `notes`, a line
+    symbol) unless those left over may stay `symbolic`, and shapes are inferred. What was decided on the way is appended to `notes`, a line
     each. `source` is never changed; its tensors are shared, not copied.
 
     ONNX's native code runs in the helper process of `edgec.sandbox`, or here when `trusted`.
@@ -53,7 +54,7 @@ def load(
     load_external(model, folder)
     skeleton, weights = split(model, opset)
     _note_defaults(model, notes)
-    bind(skeleton.graph, shapes or {}, dims or {}, notes)
+    bind(skeleton.graph, shapes or {}, dims or {}, notes, symbolic=symbolic)
     prepared = _parse(
         sandbox.call(
             "prepare",

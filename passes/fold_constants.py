@@ -6,7 +6,7 @@
 *Needs* an operator in `FOLDABLE`, outputs of static type and shape, and room: all constants
 together may grow by `budget` bytes beyond what the model came with, and the size of a result is
 known before it is computed. DequantizeLinear is left alone, since a quantized constant is smaller;
-so are graph outputs, and integer divisions that C leaves undefined.
+so are graph outputs, and integer divisions and casts that C leaves undefined.
 
 *Numerics*: rounding. ONNX's reference implementation computes in numpy; moving data is exact.
 """
@@ -103,6 +103,8 @@ def _guard(node: Node, graph: Graph, room: int) -> int:
     _guard_work(node)
     if node.op in ("Div", "Mod") and np.issubdtype(node.inputs[0].dtype, np.integer):
         _guard_division(*(t.values for t in node.inputs))
+    if node.op in ("Cast", "CastLike"):
+        _guard_cast(node.inputs[0].values, node.outputs[0].dtype)
     return size - freed
 
 
@@ -123,6 +125,14 @@ def _guard_division(dividend: Array, divisor: Array) -> None:
         lowest = np.iinfo(dividend.dtype).min
         if (dividend == lowest).any():
             raise Skip("the smallest integer is divided by -1")
+
+
+def _guard_cast(values: Array, target: np.dtype[Any]) -> None:
+    if values.dtype.kind == "f" and target.kind in "iu":
+        info = np.iinfo(target)
+        whole = np.trunc(values.astype(np.float64))
+        if not ((whole >= info.min) & (whole <= info.max)).all():
+            raise Skip("a number does not fit the integer type")
 
 
 def _evaluate(node: Node, opset: int) -> Sequence[Array]:
