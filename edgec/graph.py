@@ -19,7 +19,7 @@ from edgec.errors import ModelError, PassError
 from edgec.external import load_external, store_external, write_file
 from edgec.onnx_io import export_graph, import_graph
 from edgec.shapes import infer
-from edgec.skeleton import check_limits, inferred_outputs, split
+from edgec.skeleton import check_limits, convert, inferred_outputs, split
 from edgec.skeleton import graphs as proto_graphs
 from edgec.tensors import Constant, Node, Variable, inner_nodes, metadata_of, set_type, subgraphs
 from edgec.topology import copy, sort
@@ -42,8 +42,9 @@ def load(
     Local functions are inlined, the default domain is raised to `INTERNAL_OPSET` (a newer model is
     lowered to it, unless it uses what is only newer), initializers are taken out of the inputs,
     symbolic dimensions are bound by `shapes` (whole shapes by input name) and `dims` (sizes by
-    symbol) unless those left over may stay `symbolic`, and shapes are inferred. What was decided on the way is appended to `notes`, a line
-    each. `source` is never changed; its tensors are shared, not copied.
+    symbol), and shapes are inferred. What was decided on the way is appended to `notes`, a line
+    each. With `symbolic`, dimensions that nothing gives a size stay so instead of being an error.
+    `source` is never changed; its tensors are shared, not copied.
 
     ONNX's native code runs in the helper process of `edgec.sandbox`, or here when `trusted`.
     Raises ModelError for what is not a valid model, UsageError for shapes that do not fit it.
@@ -69,10 +70,8 @@ def load(
     reached = next(o.version for o in prepared.opset_import if o.domain in ("", "ai.onnx"))
     surgeon = import_graph(prepared.graph, reached, weights)
     _restore(surgeon, model, skeleton)
-    header = onnx.ModelProto()
-    for field, value in model.ListFields():
-        if field.name not in ("graph", "functions", "opset_import", "training_info"):
-            _assign(header, field.name, value)
+    body = ("graph", "functions", "opset_import", "training_info")
+    header = onnx.ModelProto(**{f.name: v for f, v in model.ListFields() if f.name not in body})
     header.opset_import.extend(o for o in prepared.opset_import if o.domain not in ("", "ai.onnx"))
     return Graph(surgeon, header, opset, trusted)
 
@@ -301,7 +300,7 @@ class Graph:
         model.ir_version = helper.find_min_ir_version_for(self._opsets(), ignore_unknown=True)
         model.graph.CopyFrom(export_graph(self.gs, self.opset))
         if opset is not None and opset != self.opset:
-            self._convert(model, opset)
+            convert(model, self.opset, opset, trusted=self.trusted)
         return model
 
     def to_source_opset(self) -> onnx.ModelProto:
@@ -336,33 +335,6 @@ class Graph:
         used = {node.domain for node in self.nodes() if node.domain}
         versions = {"": self.opset} | {d: found.get(d, 1) for d in sorted({*used, *found})}
         return [helper.make_opsetid(domain, version) for domain, version in versions.items()]
-
-    def _convert(self, model: onnx.ModelProto, opset: int) -> None:
-        skeleton, weights = split(model, self.opset)
-        reply = _parse(
-            sandbox.call("convert_to", skeleton.SerializeToString(), opset, trusted=self.trusted)
-        )
-        carried = {n.output[0]: n for g in proto_graphs(model.graph) for n in g.node if n.output}
-        for graph in proto_graphs(reply.graph):
-            for node in graph.node:
-                before = carried.get(node.output[0]) if node.output else None
-                if before is not None and not node.metadata_props:
-                    node.metadata_props.extend(before.metadata_props)
-        inputs = [i for i in model.graph.input if i.name not in weights]
-        outputs = list(model.graph.output)
-        for name, tensor in weights.items():
-            reply.graph.initializer.append(tensor)
-            reply.graph.initializer[-1].name = name
-        for field, value in (("input", inputs), ("output", outputs)):
-            reply.graph.ClearField(field)
-            getattr(reply.graph, field).extend(value)
-        reply.graph.metadata_props.extend(model.graph.metadata_props)
-        model.graph.CopyFrom(reply.graph)
-        for entry in model.opset_import:
-            if entry.domain == "":
-                entry.version = opset
-        versions = list(model.opset_import)
-        model.ir_version = max(helper.find_min_ir_version_for(versions, ignore_unknown=True), 4)
 
 
 def _read(source: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
@@ -423,10 +395,3 @@ def _restore(surgeon: gs.Graph, model: onnx.ModelProto, skeleton: onnx.ModelProt
             if source is not None and source.op_type == node.op:
                 node.metadata = node.metadata or metadata_of(source)
                 node.doc_string = node.doc_string or source.doc_string
-
-
-def _assign(proto: Any, field: str, value: Any) -> None:
-    if hasattr(value, "extend"):
-        getattr(proto, field).extend(value)
-    else:
-        setattr(proto, field, value)

@@ -12,7 +12,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from edgec.graph import Graph, load
-from edgec.tensors import Constant, Node, is_static, onnx_dtype, packed_bytes, subgraphs
+from edgec.tensors import Constant, Node, inner_nodes, is_static, onnx_dtype, packed_bytes
 
 
 def describe(
@@ -21,7 +21,8 @@ def describe(
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Facts about a model, ready for JSON. Dimensions without a size stay symbolic.
+    """Facts about a model, ready for JSON. The batch counts as 1; other dimensions without a
+    size stay symbolic.
 
     `parameters` counts the elements of all constants and `weight_bytes` their size in the file;
     `macs` are multiply-accumulates of convolutions, matrix products and recurrent layers, and
@@ -95,31 +96,34 @@ def macs(node: Node) -> int | None:
 
 def _convolution(node: Node, weight: int = 1) -> int:
     """Every output element sums over the weights of its channel: [M, C / groups, kernel...]."""
-    return math.prod(node.outputs[0].shape) * math.prod(node.inputs[weight].shape[1:])
+    return _elements(node.outputs[0]) * int(math.prod(node.inputs[weight].shape[1:]))
 
 
 def _transposed_convolution(node: Node) -> int:
     """Every input element meets the weights of its channel: [C, M / groups, kernel...]."""
-    return math.prod(node.inputs[0].shape) * math.prod(node.inputs[1].shape[1:])
+    return _elements(node.inputs[0]) * int(math.prod(node.inputs[1].shape[1:]))
 
 
 def _product(node: Node) -> int:
     inner = node.inputs[0].shape[-1] if node.inputs[0].shape else 1
-    return math.prod(node.outputs[0].shape) * inner
+    return _elements(node.outputs[0]) * int(inner)
 
 
 def _gemm(node: Node) -> int:
     inner = node.inputs[0].shape[0 if node.attrs.get("transA") else 1]
-    return math.prod(node.outputs[0].shape) * inner
+    return _elements(node.outputs[0]) * int(inner)
 
 
 def _recurrent(node: Node) -> int:
-    """W [directions, gates * hidden, inputs] and R [directions, gates * hidden, hidden] per step."""
+    """Every step meets W [directions, gates * hidden, inputs] and R, the same of hidden size."""
     steps, batch = node.inputs[0].shape[:2]
     if node.attrs.get("layout", 0):
         steps, batch = batch, steps
-    weights = math.prod(node.inputs[1].shape) + math.prod(node.inputs[2].shape)
-    return int(steps * batch * weights)
+    return int(steps * batch) * (_elements(node.inputs[1]) + _elements(node.inputs[2]))
+
+
+def _elements(tensor: gs.Tensor) -> int:
+    return math.prod(tensor.shape)
 
 
 _MACS = {
@@ -142,14 +146,7 @@ def peak_activation_bytes(graph: gs.Graph) -> int | None:
     last: dict[gs.Tensor, int] = dict.fromkeys(graph.outputs, len(graph.nodes))
     for i in reversed(range(len(graph.nodes))):
         node = graph.nodes[i]
-        inner = (
-            n
-            for v in node.attrs.values()
-            if isinstance(v, gs.Graph)
-            for g in subgraphs(v)
-            for n in g.nodes
-        )
-        for user in (node, *inner):
+        for user in (node, *inner_nodes(node)):
             for tensor in (*user.inputs, *node.outputs):
                 last.setdefault(tensor, i)
     live = [t for t in graph.inputs if t in last]
