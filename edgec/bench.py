@@ -94,18 +94,20 @@ def bench(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-")))
         sample = _sample(artifact, model, inputs)
         files = _peer_files(Path(model), optimized, sample, folder)
+        options = _options(Path(model), sample)
         counts = (threads,) if threads is not None else _thread_counts()
         tried: list[dict[str, Any]] = []
         chosen: list[tuple[float, Setting]] = []
         failed: dict[str, str] = {}
         for engine in engines:
             mine = {"artifact": Path(str(artifact))} if engine == "edgec" else files
-            settings = [
-                Setting(engine, label, path, count, _options(Path(model), sample))
-                for label, path in mine.items()
-                for count in counts
-            ]
             try:
+                mine = _prepared(engine, mine, folder, tried, on_event)
+                settings = [
+                    Setting(engine, label, path, count, options)
+                    for label, path in mine.items()
+                    for count in counts
+                ]
                 chosen.append(_fastest(settings, sample, tried, on_event))
             except EngineError as error:
                 if engine == "edgec":
@@ -225,13 +227,49 @@ def _peer_files(
 
 
 def _options(model: Path, sample: Sample) -> dict[str, Any]:
-    """The sizes of what is symbolic in the model, for engines that profit from knowing."""
+    """What engines may have to be told of the model: sizes of symbolic dims, shapes, names."""
+    proto = read_model(model).graph
     dims: dict[str, int] = {}
-    for value in read_model(model).graph.input:
-        if value.name in sample:
-            sizes = zip(value.type.tensor_type.shape.dim, sample[value.name].shape, strict=False)
-            dims |= {dim.dim_param: size for dim, size in sizes if dim.dim_param}
-    return {"dims": dims, "shapes": {name: list(array.shape) for name, array in sample.items()}}
+    inputs = [value for value in proto.input if value.name in sample]
+    for value in inputs:
+        sizes = zip(value.type.tensor_type.shape.dim, sample[value.name].shape, strict=False)
+        dims |= {dim.dim_param: size for dim, size in sizes if dim.dim_param}
+    return {
+        "dims": dims,
+        "shapes": {name: list(array.shape) for name, array in sample.items()},
+        "inputs": [value.name for value in inputs],
+        "outputs": [value.name for value in proto.output],
+    }
+
+
+def _prepared(
+    engine: str,
+    files: dict[str, Path],
+    folder: Path,
+    tried: list[dict[str, Any]],
+    on_event: OnEvent,
+) -> dict[str, Path]:
+    """What the engine loads: the files, or what its own compiler makes of them.
+
+    Raises `EngineError` where it can compile none.
+    """
+    prepare = PEERS[engine].prepare if engine in PEERS else None
+    if prepare is None:
+        return files
+    compiled = {}
+    for number, (label, path) in enumerate(files.items()):
+        own = folder / f"{engine}-{number}"
+        own.mkdir()
+        try:
+            compiled[label] = prepare(path, own)
+        except EngineError as error:
+            facts = {"engine": engine, "file": label, "error": error.what}
+            tried.append(facts)
+            on_event({"event": "trial", **facts})
+            failure = error
+    if not compiled:
+        raise failure
+    return compiled
 
 
 def _fastest(

@@ -122,18 +122,19 @@ class BenchReport:
         """A line per engine, the A/A row, and what has to be said about them."""
         header = (
             *("engine", "file", "threads", "median", "p10 .. p90", f"times {self.base.title}"),
-            *("load", "resident", "file size"),
+            *("load", "resident (of engine)", "file size"),
         )
         lines = []
         for row in self.rows:
             ratio = self.ratio(row.engine)
             spread = f"{duration(row.times.quantile(0.1))} .. {duration(row.times.quantile(0.9))}"
+            memory = f"{size(row.resident_bytes)} ({size(row.engine_bytes)})"
             lines.append(
                 (
                     *(f"{row.title} {row.version}", row.file, str(row.threads)),
                     *(duration(row.times.median), spread),
                     f"{ratio.value:.2f} ({ratio.p10:.2f} .. {ratio.p90:.2f})",
-                    *(duration(row.load_s), size(row.resident_bytes), size(row.file_bytes)),
+                    *(duration(row.load_s), memory, size(row.file_bytes)),
                 )
             )
         twin = self._row(self.twin_of)

@@ -16,6 +16,8 @@ A reply with "error" in its header is a failure of the engine.
 from __future__ import annotations
 
 import ctypes
+import functools
+import importlib
 import importlib.util
 import json
 import math
@@ -144,10 +146,38 @@ class OpenVino:
         return call
 
 
+class Iree:
+    """A module that IREE compiled from the model. Options: inputs, outputs (names, in order)."""
+
+    def __init__(self, path: str, threads: int, options: Mapping[str, Any]) -> None:
+        runtime: Any = importlib.import_module("iree.runtime")
+        runtime.flags.parse_flags(f"--task_topology_group_count={threads}")
+        config = runtime.Config("local-sync" if threads == 1 else "local-task")
+        module = runtime.VmModule.mmap(config.vm_instance, path)
+        context = runtime.SystemContext(config=config)
+        context.add_vm_module(module)
+        entry = next(n for n in module.function_names if not n.startswith("__") and "$" not in n)
+        self._function = context.modules[module.name][entry]
+        self._to_device = functools.partial(runtime.asdevicearray, config.device)
+        self.inputs = list(options["inputs"])
+        self.outputs = list(options["outputs"])
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        results = self.bind(inputs)()
+        values = results if isinstance(results, (list, tuple)) else [results]
+        return {name: np.asarray(v) for name, v in zip(self.outputs, values, strict=True)}
+
+    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], Any]:
+        return functools.partial(
+            self._function, *(self._to_device(inputs[name]) for name in self.inputs)
+        )
+
+
 ENGINES: dict[str, Callable[[str, int, Mapping[str, Any]], Engine]] = {
     "edgec": Edgec,
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
+    "iree": Iree,
 }
 
 
@@ -253,7 +283,7 @@ def _import(engine: str) -> None:
     if engine == "edgec":
         _loader()
     else:
-        importlib.import_module(engine)
+        importlib.import_module("iree.runtime" if engine == "iree" else engine)
 
 
 def _loader() -> Any:

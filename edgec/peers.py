@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,31 +22,70 @@ from edgec.engines import Array
 from edgec.errors import DeviceError
 
 
+class EngineError(DeviceError):
+    """An engine cannot compile, load or run a model, or its process died."""
+
+
+def compile_iree(model: Path, folder: Path) -> Path:
+    """`model` compiled by IREE for this CPU, in `folder`. `EngineError` where it cannot be."""
+    imported, compiled = folder / f"{model.stem}.mlir", folder / f"{model.stem}.vmfb"
+    options = (
+        "--iree-input-type=onnx",
+        "--iree-hal-target-device=local",
+        "--iree-hal-local-target-device-backends=llvm-cpu",
+        "--iree-llvmcpu-target-cpu=host",
+        "--iree-opt-level=O3",
+    )
+    for tool, *arguments in (
+        ("import_onnx", model, "--opset-version", "17", "-o", imported),
+        ("scripts.iree_compile", imported, *options, "-o", compiled),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", f"iree.compiler.tools.{tool}", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise EngineError(f"{tool}: {reason}", where="iree")
+    return compiled
+
+
 @dataclass(frozen=True)
 class Peer:
-    """A runtime that edgec is measured against: `title` for people, `package` on PyPI."""
+    """A runtime that edgec is measured against.
+
+    `title` is its name for people; `modules` are imported, `packages` (of PyPI) provide them, the
+    first one has the version. `prepare` compiles a model into a folder, where that comes first.
+    """
 
     name: str
     title: str
-    package: str
+    modules: tuple[str, ...]
+    packages: tuple[str, ...]
+    prepare: Callable[[Path, Path], Path] | None = None
 
     @property
     def installed(self) -> bool:
         """Whether this Python can import it (it is not imported)."""
-        return importlib.util.find_spec(self.name) is not None
+        try:
+            return all(importlib.util.find_spec(module) is not None for module in self.modules)
+        except ModuleNotFoundError:
+            return False
 
     @property
     def pip(self) -> str:
         """The command that installs it."""
-        return f"pip install {self.package}"
+        return "pip install " + " ".join(self.packages)
 
     def version(self) -> str:
         """Its installed version."""
-        return importlib.metadata.version(self.package)
+        return importlib.metadata.version(self.packages[0])
 
     def disk_bytes(self) -> int:
-        """What its installed files take, in bytes."""
-        files = importlib.metadata.files(self.package) or ()
+        """What its installed files take, in bytes; of a compiler, its runtime's."""
+        files = importlib.metadata.files(self.packages[0]) or ()
         paths = (Path(str(file.locate())) for file in files)
         return sum(path.stat().st_size for path in paths if path.is_file())
 
@@ -54,14 +93,17 @@ class Peer:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("onnxruntime", "ONNX Runtime", "onnxruntime"),
-        Peer("openvino", "OpenVINO", "openvino"),
+        Peer("onnxruntime", "ONNX Runtime", ("onnxruntime",), ("onnxruntime",)),
+        Peer("openvino", "OpenVINO", ("openvino",), ("openvino",)),
+        Peer(
+            "iree",
+            "IREE",
+            ("iree.runtime", "iree.compiler"),
+            ("iree-base-runtime", "iree-base-compiler[onnx]"),
+            compile_iree,
+        ),
     )
 }
-
-
-class EngineError(DeviceError):
-    """An engine cannot load or run a model, or its process died."""
 
 
 class EngineProcess:

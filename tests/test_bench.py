@@ -17,10 +17,12 @@ import pytest
 from onnx import parser
 
 from edgec import bench as bench_module
-from edgec import protocol
+from edgec import graph, protocol
 from edgec.bench import bench
 from edgec.benchreport import BenchReport, Row
-from edgec.errors import UsageError
+from edgec.cache import Cache
+from edgec.compiler import compile_model
+from edgec.errors import ArtifactError, UsageError
 from edgec.peers import PEERS, EngineError, EngineProcess, Peer
 from edgec.protocol import Ratio, Times, alternate
 
@@ -205,10 +207,21 @@ def installed(engine: str) -> str:
     return engine
 
 
-@pytest.fixture(params=["onnxruntime", "openvino"])
-def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[EngineProcess]:
-    with EngineProcess(installed(request.param)) as process:
-        facts = process.load(model, 1, dims={"N": 1}, shapes={"x": [1, 8], "ids": [1, 2]})
+@pytest.fixture(params=["onnxruntime", "openvino", "iree"])
+def engine(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> Iterator[EngineProcess]:
+    path, prepare = model, PEERS[installed(request.param)].prepare
+    if prepare is not None:
+        graph.load(model, dims={"N": 1}).save(tmp_path / "bound.onnx", opset=17)
+        path = prepare(tmp_path / "bound.onnx", tmp_path)
+    with EngineProcess(request.param) as process:
+        facts = process.load(
+            path,
+            1,
+            dims={"N": 1},
+            shapes={"x": [1, 8], "ids": [1, 2]},
+            inputs=["x", "ids"],
+            outputs=["y"],
+        )
         assert set(facts["inputs"]) == {"x", "ids"}
         assert facts["outputs"] == ["y"]
         yield process
@@ -366,13 +379,43 @@ def test_outputs_that_differ_are_a_warning() -> None:
 def test_an_absent_peer_is_shown_and_alone_an_error(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ghost = Peer("ghost_engine", "Ghost", "ghost-engine")
+    ghost = Peer("ghost_engine", "Ghost", ("ghost_engine",), ("ghost-engine",))
     monkeypatch.setitem(PEERS, "ghost_engine", ghost)
     with pytest.raises(UsageError) as caught:
         bench(None, model, against=["ghost_engine"])
     assert caught.value.hint == "pip install ghost-engine"
     found = bench(None, model, against=["ghost_engine", "onnxruntime"], threads=1, calls=1)
     assert found.absent == {"ghost_engine": "pip install ghost-engine"}
+
+
+def test_what_iree_cannot_compile_is_said(tmp_path: Path) -> None:
+    prepare = PEERS[installed("iree")].prepare
+    assert prepare is not None
+    (tmp_path / "m.onnx").write_bytes(b"\xff")
+    with pytest.raises(EngineError, match="import_onnx"):
+        prepare(tmp_path / "m.onnx", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def artifact(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifact")
+    compile_model(model, folder / "tiny.edgec", cache=Cache(folder / "cache"))
+    return folder / "tiny.edgec"
+
+
+def test_edgec_is_an_engine_like_the_others(model: Path, artifact: Path) -> None:
+    found = bench(artifact, model, against=["onnxruntime"], threads=1, calls=1)
+    assert [row.engine for row in found.rows] == ["edgec", "onnxruntime"]
+    assert found.base.file_bytes == artifact.stat().st_size
+    assert found.twin_of == "onnxruntime"
+    assert found.warnings == []
+    assert "times edgec" in found.table()
+
+
+def test_a_damaged_artifact_is_an_error(model: Path, artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.edgec").write_bytes(artifact.read_bytes()[:1000])
+    with pytest.raises(ArtifactError):
+        bench(tmp_path / "m.edgec", model, against=["onnxruntime"])
 
 
 def test_an_unknown_engine(model: Path) -> None:
