@@ -58,6 +58,8 @@ def element_type(value: Any) -> str:
         ):
             raise Refused(f"elements of type {name.lower()} are not lowered")
         value = onnx.helper.tensor_dtype_to_np_dtype(int(value))
+    if value is None:
+        raise Refused("its element type is missing")
     return tensor_dtype(value)
 
 

@@ -219,6 +219,10 @@ class _Walk:
         if body is None:
             raise Refused("this operator is not lowered")
         self.nodes(body, name, depth + 1)
+        for tensor in node.outputs:
+            expr = self._expr(tensor)
+            if expr is not None:
+                self._bind(tensor, expr)
 
     def _branch(self, node: gs.Node, name: str, depth: int) -> None:
         condition = self.ctx.constant(node, 0)

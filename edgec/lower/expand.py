@@ -27,6 +27,7 @@ def expand(node: gs.Node, inputs: Mapping[str, TypedShape], opset: int) -> list[
     if not (schema.has_function or schema.has_context_dependent_function):
         return None
     proto = export_node(node, opset, frozenset())
+    proto.attribute.extend(_defaults(schema, set(node.attrs)))
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
             [proto],
@@ -47,6 +48,16 @@ def expand(node: gs.Node, inputs: Mapping[str, TypedShape], opset: int) -> list[
             model, [("", node.op)], inline_schema_functions=True
         )
     return _imported(model, node, opset)
+
+
+def _defaults(schema: onnx.defs.OpSchema, given: set[str]) -> list[onnx.AttributeProto]:
+    """The values of attributes that are not given; ONNX's inliner leaves some of them out."""
+    absent = onnx.AttributeProto.UNDEFINED
+    return [
+        attribute.default_value
+        for name, attribute in schema.attributes.items()
+        if name not in given and attribute.default_value.type != absent
+    ]
 
 
 def _body(
