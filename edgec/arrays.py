@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,15 @@ Array = NDArray[Any]
 
 _BROKEN = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What zipfile, zlib and numpy raise on damaged, foreign or encrypted files."""
+_BROKEN_HEADER = (
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    SyntaxError,
+    TypeError,
+    tokenize.TokenError,
+)
+"""What numpy's parser of .npy headers raises besides."""
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
@@ -59,7 +69,7 @@ class StoredArray:
 
         An array in Fortran order is read whole. Raises `DataError` where the file is damaged.
         """
-        with _open(self.path, self.member) as file:
+        with _open(self.path, self.member) as (file, _):
             _read_header(file)
             if self.fortran:
                 flat = _read(file, self.shape[::-1], self.dtype)
@@ -105,15 +115,15 @@ def _where(path: Path, member: str | None) -> str:
 
 
 @contextmanager
-def _open(path: Path, member: str | None) -> Iterator[IO[bytes]]:
-    """The bytes of a .npy stream; whatever its reading raises becomes a `DataError`."""
+def _open(path: Path, member: str | None) -> Iterator[tuple[IO[bytes], int]]:
+    """A .npy stream and its length; whatever its reading raises becomes a `DataError`."""
     try:
         if member is None:
             with path.open("rb") as file:
-                yield file
+                yield file, path.stat().st_size
         else:
-            with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as file:
-                yield file
+            with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as stream:
+                yield stream, archive.getinfo(f"{member}.npy").file_size
     except KeyError as error:
         raise DataError("not a .npy member", where=_where(path, member)) from error
     except FileNotFoundError as error:
@@ -123,19 +133,26 @@ def _open(path: Path, member: str | None) -> Iterator[IO[bytes]]:
 
 
 def _stored(path: Path, member: str | None) -> StoredArray:
-    with _open(path, member) as file:
+    with _open(path, member) as (file, nbytes):
         shape, fortran, dtype = _read_header(file)
+        if math.prod(shape) * dtype.itemsize > nbytes - file.tell():
+            raise EOFError("the file ends early")
     return StoredArray(path, member, shape, dtype, fortran)
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-    else:
-        raise ValueError(f".npy version {version} holds no plain numbers")
+    try:
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise ValueError(f".npy version {version} holds no plain numbers")
+    except _BROKEN_HEADER as error:
+        raise ValueError(f"its header is damaged: {error}") from error
+    if any(length < 0 for length in shape):
+        raise ValueError(f"its header is damaged: shape {shape}")
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which only pickle can load")
     return shape, fortran, dtype

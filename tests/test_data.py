@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import zipfile
 from pathlib import Path
@@ -199,7 +200,14 @@ def test_shape_and_dtype_are_checked(tmp_path: Path, array: NDArray, message: st
 def test_a_file_cut_short_is_an_error(tmp_path: Path) -> None:
     path = Path(saved(tmp_path / "x.npy", np.zeros((9, 3), np.float32)))
     path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(DataError, match="ends early"):
+        open_data([X], [str(path)])
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    path = Path(saved(tmp_path / "x.npy", np.zeros((9, 3), np.float32)))
     data = open_data([X], [str(path)])
+    path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(DataError, match="ends early"):
         list(data)
 
@@ -208,9 +216,43 @@ def test_a_header_that_claims_too_much_allocates_nothing(tmp_path: Path) -> None
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (900000000000, 3)}\n"
     blob = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     (tmp_path / "x.npy").write_bytes(blob)
-    data = open_data([X], [str(tmp_path / "x.npy")])
     with pytest.raises(DataError, match="ends early"):
-        next(iter(data))
+        open_data([X], [str(tmp_path / "x.npy")])
+
+
+@pytest.mark.parametrize("shape", ["(-4, 3)", "(4, 3", "4"])
+def test_a_damaged_header_is_an_error(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    blob = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "x.npy").write_bytes(blob + bytes(48))
+    with pytest.raises(DataError) as caught:
+        list(open_data([X], [str(tmp_path / "x.npy")]))
+    assert "x.npy" in caught.value.where
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "packed.npz"])
+def test_mutated_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    if name == "x.npy":
+        np.save(path, x)
+    else:
+        (np.savez if name == "x.npz" else np.savez_compressed)(path, x=x)
+    original = path.read_bytes()
+    chance = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(original)
+        for _ in range(chance.choice((1, 2, 8))):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        path.write_bytes(damaged[: chance.choice((len(damaged), chance.randrange(len(damaged))))])
+        try:
+            samples = list(open_data([X], [str(path)]))
+        except DataError:
+            refused += 1
+        else:
+            assert all(sample["x"].shape == (1, 3) for sample in samples)
+    assert refused > 100
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.png"])
