@@ -1,9 +1,62 @@
-"""edgec: a graph optimizer and ahead-of-time compiler from ONNX to edge devices."""
+"""edgec: a graph optimizer and ahead-of-time compiler from ONNX to edge devices.
+
+    import edgec
+
+    module = edgec.compile("model.onnx", target="host")
+    outputs = module.run({"x": x})
+
+    edgec.compile_model("model.onnx", "model.edgec", edgec.Options(targets=("aarch64",)))
+    module = edgec.load("model.edgec")
+
+Importing edgec imports neither TVM nor ONNX; compiling does.
+"""
 
 from __future__ import annotations
 
-from edgec.errors import EdgecError
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["EdgecError", "__version__"]
+from edgec.errors import EdgecError
+from edgec.runtime.load import Module, load
+
+if TYPE_CHECKING:
+    from edgec.compiler import ModelSource, Options, Result, compile_model
+
+__all__ = [
+    "EdgecError",
+    "Module",
+    "Options",
+    "Result",
+    "__version__",
+    "compile",
+    "compile_model",
+    "load",
+]
+
+
+def compile(model: ModelSource, target: str = "host", **options: Any) -> Module:
+    """Compile `model`, a path or an `onnx.ModelProto`, and load the result, ready to run.
+
+    `options` are the fields of `edgec.Options`. For a target that this machine cannot run, use
+    `compile_model`, which writes an artifact.
+
+    Raises:
+        EdgecError: what went wrong, by stage; see `edgec.errors`.
+    """
+    from edgec.compiler import Options, compile_model
+
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        path = Path(folder) / "model.edgec"
+        compile_model(model, path, Options(targets=(target,), **options))
+        return load(path)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Options", "Result", "compile_model"):
+        from edgec import compiler
+
+        return getattr(compiler, name)
+    raise AttributeError(f"module 'edgec' has no attribute '{name}'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
@@ -12,6 +13,8 @@ from pathlib import Path
 from edgec import __version__
 from edgec.display import Display
 from edgec.errors import EXIT_INTERRUPTED, EdgecError, UsageError
+
+Command = Callable[[argparse.Namespace, Display], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,9 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.command is None:
             parser.print_help()
             return UsageError.exit_code
-        from edgec import commands
-
-        run: Callable[[argparse.Namespace, Display], int] = getattr(commands, parsed.command)
+        module, _, function = parsed.command.partition(":")
+        run: Command = getattr(importlib.import_module(f"edgec.commands.{module}"), function)
         return run(parsed, display)
     except EdgecError as error:
         display.error(error)
@@ -83,7 +85,7 @@ def _common(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def _compile(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "compile")
+    _common(parser, "build:compile_")
     parser.add_argument("model", help="the ONNX model")
     parser.add_argument("-o", "--output", type=Path, help="the artifact; with --emit, see below")
     parser.add_argument(
@@ -166,7 +168,7 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "run")
+    _common(parser, "measure:run")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--output", type=Path, metavar="DIR", help="write NAME.npy per output")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="of generated data")
@@ -175,7 +177,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "verify")
+    _common(parser, "measure:verify")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--against", type=Path, required=True, metavar="MODEL.onnx")
     parser.add_argument("--inputs", dest="input", action="append", default=[], metavar="SOURCE")
@@ -185,17 +187,17 @@ def _verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "bench")
+    _common(parser, "measure:bench")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--against", default="", metavar="ENGINE,...", help="onnxruntime,openvino")
-    parser.add_argument("--model", type=Path, metavar="MODEL.onnx", help="what the others run")
+    parser.add_argument("--model", type=Path, required=True, help="the ONNX model the others run")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="for every engine")
     parser.add_argument("--calls", type=int, default=200, metavar="N", help="counted per engine")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
 
 
 def _export(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "export")
+    _common(parser, "build:export")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--variant", metavar="ID", help="by default the first")
@@ -204,29 +206,29 @@ def _export(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "inspect")
+    _common(parser, "show:inspect")
     parser.add_argument("file", type=Path, help="an ONNX model or an artifact")
     parser.add_argument("--shape", action="append", default=[], metavar="INPUT=1x3x224x224")
     parser.add_argument("--dim", action="append", default=[], metavar="NAME=SIZE")
 
 
 def _targets(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "list_targets")
+    _common(parser, "show:list_targets")
     parser.add_argument("name", nargs="?")
 
 
 def _passes(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "list_passes")
+    _common(parser, "show:list_passes")
     parser.add_argument("name", nargs="?")
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "doctor")
+    _common(parser, "show:doctor")
     parser.add_argument("--target", metavar="NAME", help="what compiling for it needs")
 
 
 def _cache(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "cache")
+    _common(parser, "show:cache")
     parser.add_argument("action", choices=("info", "clear"))
 
 

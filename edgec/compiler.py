@@ -20,11 +20,20 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import onnx
+import onnx.printer
 
 from edgec import targets
 from edgec.cache import Cache, key_of, tool_digest
 from edgec.emit.archive import write_archive, write_file
-from edgec.emit.artifact import Source, Variant, manifest, members
+from edgec.emit.artifact import Source, Variant, linkable, manifest, members
+from edgec.emit.forms import (
+    FORMS_OF_GRAPH,
+    FORMS_OF_MODULE,
+    check_kinds,
+    of_graph,
+    of_module,
+    write_forms,
+)
 from edgec.errors import ModelError, UsageError, VerifyError
 from edgec.external import all_tensors
 from edgec.graph import Graph, load
@@ -32,7 +41,7 @@ from edgec.passes import LEVELS, PASSES
 from edgec.plan import plan
 from edgec.proof import LEVELS as PROOFS
 from edgec.proof import means_of_proof, prove, start_golden, twin_of
-from edgec.rewrite import AnyPass, PassReport, optimize, parse
+from edgec.rewrite import AnyPass, Event, PassReport, optimize, parse
 from edgec.runtime.load import read_manifest
 from edgec.targets import Target
 from edgec.variant import OnEvent, Workshop
@@ -53,6 +62,7 @@ class Options:
         states: (output, input) names kept in the instance from one run to the next.
         passes: passes to run instead of the level's, in the syntax of `edgec.rewrite.parse`.
         disable: names of passes of the level to leave out.
+        stop_after: end optimisation after so many rewrites.
         name: name of the model in C; by default the file's.
         cc: a C compiler to link with instead of the ziglang package's.
         trusted: run ONNX's native code in this process, without the helper that catches crashes.
@@ -67,6 +77,7 @@ class Options:
     states: tuple[tuple[str, str], ...] = ()
     passes: str | None = None
     disable: tuple[str, ...] = ()
+    stop_after: int | None = None
     name: str | None = None
     cc: str | None = None
     trusted: bool = False
@@ -99,27 +110,47 @@ def compile_model(
     *,
     cache: Cache | None = None,
     reuse: bool = True,
+    print_after: frozenset[str] = frozenset(),
+    save_temps: Path | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> Result:
     """Compile `source` and write the artifact to `output`, whole or not at all.
 
-    With `reuse`, an artifact compiled before from the same input is taken from `cache`.
+    With `reuse`, an artifact compiled before from the same input is taken from `cache`. The graph
+    is shown after each run of the passes `print_after`; the folder `save_temps` receives every
+    intermediate form.
 
     Raises:
         EdgecError: each stage its own kind; see `edgec.errors`.
     """
-    run = _Compilation(source, options or Options(), cache or Cache.default(), on_event)
-    return run.to(Path(output), reuse)
+    compilation = Compilation(
+        source, options or Options(), cache or Cache.default(), on_event, print_after, save_temps
+    )
+    return compilation.to(Path(output), reuse)
+
+
+def emit_forms(
+    source: ModelSource,
+    kinds: list[str],
+    output: Path | None,
+    options: Options,
+    on_event: OnEvent = lambda event: None,
+) -> list[Path]:
+    """Write intermediate forms of `source` instead of an artifact; see `edgec.emit.forms`."""
+    check_kinds(kinds)
+    return Compilation(source, options, Cache.default(), on_event).emit(kinds, output)
 
 
 @dataclass
-class _Compilation:
+class Compilation:
     """One run through the stages."""
 
     source: ModelSource
     options: Options
     cache: Cache
     on_event: OnEvent
+    print_after: frozenset[str] = frozenset()
+    save_temps: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     passes: list[PassReport] = field(default_factory=list)
 
@@ -161,6 +192,18 @@ class _Compilation:
                 proved[variant.id] = self.proof(draft, variant, output)
         facts = manifest(name, source, variants, proved)
         write_archive(output, facts, members(name, variants))
+        if self.save_temps is not None:
+            self.keep(name, graph, variants)
+
+    def keep(self, name: str, graph: Graph, variants: Sequence[Variant]) -> None:
+        """Every intermediate form, a folder per variant, into `save_temps`."""
+        for variant in variants:
+            forms = {kind: of_graph(kind, graph, variant.target) for kind in FORMS_OF_GRAPH}
+            forms |= {
+                kind: of_module(kind, variant.linkable, variant.target, self.cache)
+                for kind in FORMS_OF_MODULE
+            }
+            write_forms(forms, name, Path(str(self.save_temps)) / variant.id)
 
     def proof(self, draft: Path, variant: Variant, output: Path) -> str:
         """How far `variant` of the artifact `draft` was proved; VerifyError if it is wrong."""
@@ -190,8 +233,36 @@ class _Compilation:
         for note in notes:
             self.on_event({"event": "note", "text": note})
         with self.stage("optimise"):
-            self.passes = optimize(graph, chosen_passes(self.options))
+            self.passes = optimize(
+                graph,
+                chosen_passes(self.options),
+                stop_after=self.options.stop_after,
+                on_event=self.show,
+            )
         return graph
+
+    def show(self, event: Event) -> None:
+        """Print the graph after a pass, where that was asked for."""
+        if event.kind == "pass" and event.name in self.print_after:
+            text = onnx.printer.to_text(event.graph.to_onnx())
+            self.on_event({"event": "text", "text": f"after {event.name}:\n{text}"})
+
+    def emit(self, kinds: Sequence[str], output: Path | None) -> list[Path]:
+        """Write intermediate forms; the first target and sizes stand for all."""
+        target = targets.resolve(self.options.targets[0])
+        forms: dict[str, bytes] = {}
+        if set(kinds) & FORMS_OF_GRAPH:
+            graph = self.load(next(_combinations(self.options.dims)))
+            forms |= {k: of_graph(k, graph, target) for k in kinds if k in FORMS_OF_GRAPH}
+        if set(kinds) & FORMS_OF_MODULE:
+            with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+                artifact = self.to(Path(folder) / "model.edgec", reuse=True).path
+                model, _ = linkable(artifact)
+            forms |= {
+                k: of_module(k, model, target, self.cache) for k in kinds if k in FORMS_OF_MODULE
+            }
+        name = self.options.name or model_name(self.source)
+        return write_forms({kind: forms[kind] for kind in kinds}, name, output)
 
     def variants(
         self,

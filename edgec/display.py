@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from edgec.errors import EXIT_INTERRUPTED, EdgecError
@@ -106,33 +106,3 @@ class Display:
             width = shutil.get_terminal_size().columns
             print(f"\r\x1b[K{text[: width - 1]}", end="", file=sys.stderr, flush=True)
             self._shown = True
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows as text in aligned columns; columns of numbers to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [
-        max(len(line[column]) for line in [list(header), *cells]) for column in range(len(header))
-    ]
-    numeric = [
-        all(row[column][:1].isdigit() for row in cells if row[column]) and bool(cells)
-        for column in range(len(header))
-    ]
-    lines = []
-    for line in [list(header), *cells]:
-        padded = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, numeric, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
-def size(nbytes: int) -> str:
-    """A number of bytes for people: "1.4 MiB"."""
-    value = float(nbytes)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024 or unit == "MiB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} MiB"

@@ -38,15 +38,19 @@ def lower_graph(graph: Graph, name: str, states: list[tuple[str, str]]) -> Lower
     Raises:
         LoweringError: every node that cannot be lowered, all at once.
     """
+    operators = to_relax(graph)
     inputs, outputs = signature(graph)
-    module = to_relax(graph)
-    origin = dict(module.attrs[ORIGIN])
-    with tvm.transform.PassContext(opt_level=3):
-        separate = tvm.transform.Sequential(list(TO_KERNELS))(module)
-        grouped = relax.transform.FuseOps()(separate)
-        nodes = trace(separate, grouped, origin)
-        fused = tvm.transform.Sequential(list(TO_FUSED_KERNELS))(grouped)
+    separate, grouped, fused = fusion(operators)
+    nodes = trace(separate, grouped, dict(operators.attrs[ORIGIN]))
     return extract(fused, name, inputs, outputs, states, nodes)
+
+
+def fusion(operators: tvm.IRModule) -> tuple[tvm.IRModule, tvm.IRModule, tvm.IRModule]:
+    """Relax operators as separate kernels, as groups of kernels, and as fused kernels."""
+    with tvm.transform.PassContext(opt_level=3):
+        separate = tvm.transform.Sequential(list(TO_KERNELS))(operators)
+        grouped = relax.transform.FuseOps()(separate)
+        return separate, grouped, tvm.transform.Sequential(list(TO_FUSED_KERNELS))(grouped)
 
 
 def _tensor(tensor: object) -> Tensor:

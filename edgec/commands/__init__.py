@@ -1,0 +1,1 @@
+"""What each command does: arguments to library calls, results to the display."""

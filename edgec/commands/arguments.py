@@ -1,0 +1,43 @@
+"""Values of options that are written NAME=VALUE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgec.errors import UsageError
+
+
+def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """`INPUT=1x3x224x224`, several times."""
+    return {
+        name: tuple(_size(part, "--shape", text) for part in value.split("x") if part)
+        for text in texts
+        for name, value in [_split(text, "--shape", "INPUT=1x3x224x224")]
+    }
+
+
+def dims(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """`NAME=SIZE` or `NAME=SIZE,SIZE`, several times."""
+    return {
+        name: tuple(_size(part, "--dim", text) for part in value.split(","))
+        for text in texts
+        for name, value in [_split(text, "--dim", "NAME=SIZE")]
+    }
+
+
+def states(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """`OUT=IN`, several times."""
+    return tuple(_split(text, "--state", "OUT=IN") for text in texts)
+
+
+def _split(text: str, option: str, form: str) -> tuple[str, str]:
+    name, equals, value = text.rpartition("=")
+    if not equals or not name or not value:
+        raise UsageError(f"cannot read '{text}'", where=option, hint=f"write {option} {form}")
+    return name, value
+
+
+def _size(text: str, option: str, whole: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise UsageError(f"'{text}' in '{whole}' is no size", where=option)
+    return int(text)

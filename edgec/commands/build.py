@@ -1,0 +1,150 @@
+"""`edgec compile` and `edgec export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edgec.cache import Cache
+from edgec.commands import arguments
+from edgec.compiler import Options, Result, compile_model, emit_forms
+from edgec.display import Display
+from edgec.emit.archive import write_file
+from edgec.emit.artifact import linkable
+from edgec.emit.export import export as export_files
+from edgec.emit.linkable import link_runner
+from edgec.emit.toolchain import Toolchain
+from edgec.errors import ArtifactError, UsageError
+from edgec.report import duration, size, table
+from edgec.rewrite import PassReport
+
+
+def compile_(args: argparse.Namespace, display: Display) -> int:
+    """Compile a model, or write some of its intermediate forms."""
+    options = Options(
+        targets=tuple(args.target or ["host"]),
+        level=2 if args.level is None else args.level,
+        shapes=arguments.shapes(args.shape),
+        dims=arguments.dims(args.dim),
+        states=arguments.states(args.state),
+        passes=args.passes,
+        disable=tuple(args.disable),
+        stop_after=args.stop_after,
+        name=args.name,
+        cc=args.cc,
+        trusted=args.trusted,
+        require=args.require,
+        jobs=args.jobs,
+    )
+    output = args.output or Path(Path(args.model).stem + ".edgec")
+    observe = args.print_after or args.time_passes or args.save_temps is not None
+    if args.emit:
+        kinds = args.emit.split(",")
+        written = emit_forms(args.model, kinds, args.output, options, display.event)
+        display.result({"written": [str(path) for path in written]}, "")
+        return 0
+    result = compile_model(
+        args.model,
+        output,
+        options,
+        reuse=not (args.no_cache or observe),
+        print_after=frozenset(args.print_after),
+        save_temps=args.save_temps,
+        on_event=display.event,
+    )
+    if args.time_passes:
+        display.event({"event": "text", "text": _passes(result.passes)})
+    if args.dependencies:
+        write_file(output.with_name(output.name + ".d"), [_dependencies(args.model, output)])
+    if args.runner:
+        _write_runner(output, output.with_suffix(".run"), None, args.cc)
+    display.result(_facts(result), _summary(result))
+    return 0
+
+
+def export(args: argparse.Namespace, display: Display) -> int:
+    """Write a variant as libraries, headers and build files for C and C++."""
+    model, target = linkable(args.artifact, args.variant)
+    toolchain = Toolchain(target.link_triple, Cache.default().path, args.cc)
+    written = export_files(model, args.folder, toolchain)
+    if args.runner:
+        runner = args.folder / "bin" / f"{model.c_name}-run"
+        _write_runner(args.artifact, runner, args.variant, args.cc)
+        written.append(runner)
+    paths = [str(path) for path in written]
+    display.result({"target": target.name, "written": paths}, "\n".join(paths))
+    return 0
+
+
+def _write_runner(artifact: Path, path: Path, variant: str | None, cc: str | None) -> None:
+    model, target = linkable(artifact, variant)
+    toolchain = Toolchain(target.link_triple, Cache.default().path, cc)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot be made: {error.strerror}", where=str(path.parent)) from error
+    write_file(path, [link_runner(model, toolchain)], executable=True)
+
+
+def _dependencies(model: str, output: Path) -> bytes:
+    """A make rule: the artifact depends on the model; a model that is gone is no error."""
+    escaped = str(model).replace("$", "$$").replace(" ", "\\ ").replace("#", "\\#")
+    if "\n" in escaped:
+        raise UsageError("make cannot name a file with a line break", where="-MD")
+    return f"{output}: {escaped}\n\n{escaped}:\n".encode()
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    return {
+        "path": str(result.path),
+        "bytes": result.path.stat().st_size,
+        "cached": result.cached,
+        "seconds": result.seconds,
+        "variants": [
+            {
+                key: variant[key]
+                for key in (
+                    "id",
+                    "verified",
+                    "arena_bytes",
+                    "arena_bound_bytes",
+                    "given_order_bound_bytes",
+                    "scratch_bytes",
+                    "weights_bytes",
+                )
+            }
+            | {"kernels": len(variant["kernels"]), "steps": len(variant["steps"])}
+            for variant in result.manifest["variants"]
+        ],
+    }
+
+
+def _summary(result: Result) -> str:
+    lines = []
+    for variant in result.manifest["variants"]:
+        lines += [
+            f"{variant['id']}: {len(variant['steps'])} steps, {len(variant['kernels'])} kernels, "
+            f"weights {size(variant['weights_bytes'])}",
+            f"  arena {size(variant['arena_bytes'])}, bound {size(variant['arena_bound_bytes'])} "
+            f"({size(variant['given_order_bound_bytes'])} in the given order), "
+            f"scratch {size(variant['scratch_bytes'])} a thread",
+        ]
+    took = duration(sum(result.seconds.values()))
+    origin = "from the cache" if result.cached else f"in {took}"
+    lines.append(f"{result.path}: {size(result.path.stat().st_size)} {origin}")
+    proofs = ", ".join(sorted({variant["verified"] for variant in result.manifest["variants"]}))
+    return "\n".join([*lines, f"verified: {proofs}"])
+
+
+def _passes(reports: list[PassReport]) -> str:
+    rows = [
+        (
+            report.name,
+            str(report.rewrites),
+            duration(report.seconds),
+            "; ".join(f"{count} x {reason}" for reason, count in report.skips.most_common(3)),
+        )
+        for report in reports
+    ]
+    return table(("pass", "rewrites", "time", "left alone"), rows)

@@ -1,0 +1,126 @@
+"""`edgec inspect`, `targets`, `passes`, `doctor` and `cache`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect as python
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgec import targets
+from edgec.cache import Cache
+from edgec.commands import arguments
+from edgec.display import Display
+from edgec.doctor import examine
+from edgec.errors import UsageError
+from edgec.report import size, table
+
+_ZIP = b"PK\x03\x04"
+
+
+def inspect(args: argparse.Namespace, display: Display) -> int:
+    """Show what a model or an artifact is."""
+    if _starts_as_zip(args.file):
+        from edgec.emit.card import describe_artifact, render_artifact
+
+        facts = describe_artifact(args.file)
+        display.result(facts, render_artifact(facts))
+        return 0
+    from edgec.inspect import describe, render
+
+    sizes = {name: values[0] for name, values in arguments.dims(args.dim).items()}
+    card = describe(args.file, shapes=arguments.shapes(args.shape), dims=sizes)
+    display.result(card, render(card))
+    return 0
+
+
+def list_targets(args: argparse.Namespace, display: Display) -> int:
+    """List the targets, or describe one."""
+    if args.name:
+        target = targets.resolve(args.name)
+        here = "yes" if targets.runs_here(target) else "no"
+        facts = target.facts() | {"summary": target.summary, "runs_here": here == "yes"}
+        rows = [
+            ("name", target.name),
+            ("summary", target.summary),
+            ("triple", target.triple),
+            ("cpu", " ".join([target.mcpu, *target.features])),
+            ("needs", " ".join(target.cpu_flags)),
+            ("libc", f"{target.libc} or newer"),
+            ("vectors", f"{target.vector_registers} registers of {target.vector_bits} bits"),
+            ("takes", " ".join(f"+{name}" for name, _ in target.optional)),
+            ("runs here", here),
+        ]
+        display.result(facts, "\n".join(f"{key:<10} {value}" for key, value in rows if value))
+        return 0
+    listed = []
+    for name in targets.names():
+        target = targets.resolve(name)
+        about = f"this machine: {target.name}" if name == "host" else target.summary
+        listed.append({"name": name, "target": target.name, "summary": about})
+    lines = [f"{item['name']:<12} {item['summary']}" for item in listed]
+    display.result({"targets": listed}, "\n".join(lines))
+    return 0
+
+
+def list_passes(args: argparse.Namespace, display: Display) -> int:
+    """List the passes, or print one's specification."""
+    from edgec.passes import LEVELS, PASSES
+
+    if args.name:
+        if args.name not in PASSES:
+            raise UsageError(
+                f"there is no pass '{args.name}'", hint=f"there is: {', '.join(PASSES)}"
+            )
+        module = sys.modules[PASSES[args.name].__module__]
+        text = python.cleandoc(module.__doc__ or "")
+        display.result({"name": args.name, "text": text}, text)
+        return 0
+    listed = []
+    for name, kind in sorted(PASSES.items()):
+        levels = [level for level, passes in LEVELS.items() if any(p.name == name for p in passes)]
+        about = (sys.modules[kind.__module__].__doc__ or "").strip().splitlines()[0]
+        listed.append({"name": name, "levels": levels, "numerics": kind.numerics, "summary": about})
+    rows = [
+        (item["name"], f"O{item['levels'][0]}" if item["levels"] else "", item["summary"])
+        for item in listed
+    ]
+    lines = [f"{name:<22} {level:<4} {about}" for name, level, about in rows]
+    display.result({"passes": listed}, "\n".join(lines))
+    return 0
+
+
+def doctor(args: argparse.Namespace, display: Display) -> int:
+    """Check this installation, and what compiling for a target needs."""
+    findings = examine(targets.resolve(args.target) if args.target else None)
+    lines = [
+        f"{'ok     ' if item.ok else 'missing' if item.required else 'absent '} {item.what}: "
+        f"{item.found}" + (f"\n        {item.fix}" if item.fix and not item.ok else "")
+        for item in findings
+    ]
+    healthy = all(item.ok or not item.required for item in findings)
+    facts: dict[str, Any] = {"healthy": healthy, "findings": [item.to_dict() for item in findings]}
+    display.result(facts, "\n".join(lines))
+    return 0 if healthy else 4
+
+
+def cache(args: argparse.Namespace, display: Display) -> int:
+    """Show or clear the cache."""
+    store = Cache.default()
+    if args.action == "clear":
+        store.clear()
+    info = store.info()
+    rows = [(kind, str(count), size(info.nbytes[kind])) for kind, count in info.entries.items()]
+    facts = {"path": str(info.path), "entries": info.entries, "bytes": info.nbytes}
+    body = table(("kind", "entries", "size"), rows) if rows else "empty"
+    display.result(facts, f"{info.path}\n{body}")
+    return 0
+
+
+def _starts_as_zip(path: Path) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(4) == _ZIP
+    except OSError:
+        return False

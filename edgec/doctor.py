@@ -1,0 +1,131 @@
+"""Whether an installation is sound: what is there, what is missing, and the line that installs
+it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from edgec.emit.toolchain import Toolchain
+from edgec.errors import EdgecError
+from edgec.targets import Target, host, resolve, runs_here
+
+PINS = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
+"""The one pair of versions that works: a newer tvm-ffi crashes when a module is saved."""
+
+_TVM_TRIAL = """
+import edgec.lower
+import tvm
+from tvm import te
+a = te.placeholder((8,), "float32", name="a")
+b = te.compute((8,), lambda i: a[i] + 1.0, name="b")
+function = tvm.ir.load_json(tvm.ir.save_json(te.create_prim_func([a, b])))
+import numpy as np
+source = tvm.runtime.tensor(np.arange(8, dtype="float32"))
+target = tvm.runtime.tensor(np.zeros(8, dtype="float32"))
+tvm.compile(function, target="llvm")(source, target)
+assert target.numpy().tolist() == [float(i + 1) for i in range(8)]
+"""
+_TRIAL_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `fix` is the line that mends it."""
+
+    what: str
+    found: str
+    ok: bool
+    required: bool = True
+    fix: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def examine(target: Target | None = None) -> list[Finding]:
+    """Look at everything compiling needs; for `target` also at what proving its code needs."""
+    findings = [_python(), _host(), *(_pin(name, version) for name, version in PINS.items())]
+    findings += [_tvm(), *(_package(name) for name in ("onnx", "onnxruntime", "ziglang"))]
+    findings += [_linker(each) for each in ([target] if target else [_a_target()])]
+    for arch in [target.arch] if target else ["aarch64"]:
+        if target is None or not runs_here(target):
+            findings.append(_emulator(arch))
+    return findings
+
+
+def _python() -> Finding:
+    ok = (3, 11) <= sys.version_info < (3, 15)
+    return Finding("Python", platform.python_version(), ok, fix="use Python 3.11 to 3.14")
+
+
+def _host() -> Finding:
+    try:
+        return Finding("host", host().name, True, required=False)
+    except EdgecError as error:
+        return Finding("host", f"cross-compiling only: {error.what}", False, required=False)
+
+
+def _a_target() -> Target:
+    try:
+        return host()
+    except EdgecError:
+        return resolve("aarch64")
+
+
+def _pin(package: str, wanted: str) -> Finding:
+    fix = f"pip install '{package}=={wanted}'"
+    try:
+        found = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return Finding(package, "not installed", False, fix=fix)
+    return Finding(package, found, found == wanted, fix=fix)
+
+
+def _package(name: str) -> Finding:
+    if find_spec(name) is None:
+        return Finding(name, "not installed", False, fix=f"pip install {name}")
+    return Finding(name, metadata.version(name), True)
+
+
+def _tvm() -> Finding:
+    """Save, load, compile and run a function in a child process, which may crash."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _TVM_TRIAL], capture_output=True, timeout=_TRIAL_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("TVM at work", f"no answer in {_TRIAL_SECONDS} s", False)
+    pins = " ".join(f"'{name}=={version}'" for name, version in PINS.items())
+    found = "saves, compiles and runs" if done.returncode == 0 else f"exit {done.returncode}"
+    return Finding("TVM at work", found, done.returncode == 0, fix=f"pip install {pins}")
+
+
+def _linker(target: Target) -> Finding:
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        toolchain = Toolchain(target.link_triple, Path(folder))
+        try:
+            return Finding(f"linker for {target.name}", toolchain.version(), True)
+        except EdgecError as error:
+            return Finding(f"linker for {target.name}", error.what, False, fix=error.hint)
+
+
+def _emulator(arch: str) -> Finding:
+    name = f"qemu-{arch}"
+    path = shutil.which(name)
+    return Finding(
+        f"emulator for {arch}",
+        path or f"{name} not found: modules are proved by their twin on this host",
+        path is not None,
+        required=False,
+        fix="apt-get install qemu-user",
+    )
