@@ -42,7 +42,7 @@ def expand(node: gs.Node, inputs: Mapping[str, TypedShape], opset: int) -> list[
     )
     if schema.has_context_dependent_function:
         model.functions.append(_body(schema, proto, inputs))
-        model = onnx.inliner.inline_local_functions(model)
+        model = onnx.inliner.inline_local_functions(model, convert_version=True)
     else:
         model = onnx.inliner.inline_selected_functions(
             model, [("", node.op)], inline_schema_functions=True

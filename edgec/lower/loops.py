@@ -47,6 +47,10 @@ class Loops:
         """One variable, read and written as element 0."""
         return Buffer(T.alloc_buffer((1,), dtype, scope="local"))
 
+    def array(self, shape: Sequence[int], dtype: str) -> Buffer:
+        """Working memory of the kernel."""
+        return Buffer(T.alloc_buffer(tuple(shape), dtype))
+
     @contextmanager
     def when(self, condition: Any) -> Iterator[None]:
         """The statements that follow run where `condition` holds."""
