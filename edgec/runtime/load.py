@@ -158,6 +158,19 @@ def read_manifest(path: Any) -> Dict[str, Any]:
     return archive.manifest
 
 
+def read_member(path: Any, name: str) -> bytes:
+    """The content of a member of the artifact at `path`, its hash checked.
+
+    Raises:
+        ArtifactError: the file is damaged or no edgec artifact, or has no such member.
+    """
+    archive = _Archive(os.fspath(path))
+    try:
+        return bytes(archive.member(name))
+    finally:
+        archive.close()
+
+
 class _Archive:
     """A mapped artifact: its manifest, and its members as views of the file."""
 
