@@ -7,7 +7,6 @@ be larger than memory and a header that lies about its size costs nothing.
 from __future__ import annotations
 
 import math
-import os
 import tokenize
 import zipfile
 import zlib
@@ -102,12 +101,29 @@ def load_npz(path: Path) -> dict[str, Array]:
     }
 
 
-def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
-    """Write arrays under any names: `numpy.savez` takes names as keyword arguments of its own."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+def save_npy(path: Path, array: Array) -> None:
+    """Write one array. `DataError` where the file cannot be written."""
+    with _writing(path), path.open("wb") as file:
+        np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+
+
+def save_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays under any names: `numpy.savez` takes names as keyword arguments of its own.
+
+    `DataError` where the file cannot be written.
+    """
+    with _writing(path), zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 
 def _where(path: Path, member: str | None) -> str:

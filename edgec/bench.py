@@ -22,6 +22,7 @@ import edgec
 from edgec import graph, protocol
 from edgec.benchreport import BenchReport, Row
 from edgec.compare import compare
+from edgec.compiler import source_digest
 from edgec.data import Sample, index_limits, open_data
 from edgec.errors import EdgecError, UsageError
 from edgec.peers import PEERS, EngineError, EngineProcess
@@ -60,7 +61,7 @@ class _Started:
 
 def bench(
     artifact: str | os.PathLike[str] | None,
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
     *,
     against: Sequence[str] | None = None,
     optimized: str | os.PathLike[str] | None = None,
@@ -71,11 +72,12 @@ def bench(
 ) -> BenchReport:
     """Measure `artifact`, a .edgec file of `model`, and the engines `against`.
 
-    Without an artifact only the peers are measured, and the fastest is the first row. `against`
-    defaults to every known peer; those not installed are reported as absent. `optimized` is edgec's
-    optimised ONNX, one more file for the peers to try. `threads` fixes the number that is otherwise
-    chosen among 1 and 2. At least `calls` calls of each engine are counted. `inputs` is the sample
-    to run, random where it is not given.
+    Without a model, the one it was compiled from is looked for beside the artifact (NAME.onnx for
+    NAME.edgec). Without an artifact only the peers are measured, and the fastest is the first row.
+    `against` defaults to every known peer; those not installed are reported as absent. `optimized`
+    is edgec's optimised ONNX, one more file for the peers to try. `threads` fixes the number that
+    is otherwise chosen among 1 and 2. At least `calls` calls of each engine are counted. `inputs` is
+    the sample to run, random where it is not given.
 
     `on_event` hears of every trial and round: dicts with "event" and its facts.
 
@@ -90,11 +92,12 @@ def bench(
             "none of these engines is installed: " + ", ".join(absent),
             hint="; ".join(absent.values()),
         )
+    model = Path(model) if model is not None else _model_beside(artifact)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-")))
         sample = _sample(artifact, model, inputs)
-        files = _peer_files(Path(model), optimized, sample, folder)
-        options = _options(Path(model), sample)
+        files = _peer_files(model, optimized, sample, folder)
+        options = _options(model, sample)
         counts = (threads,) if threads is not None else _thread_counts()
         tried: list[dict[str, Any]] = []
         chosen: list[tuple[float, Setting]] = []
@@ -138,7 +141,7 @@ def bench(
             for setting, engine, taken in zip(settings, started, times, strict=True)
         ]
     return BenchReport(
-        model=Path(model).stem,
+        model=model.stem,
         machine=machine(),
         rows=rows,
         twin=twin_times,
@@ -186,6 +189,19 @@ def _cores() -> int:
 
 def _thread_counts() -> tuple[int, ...]:
     return tuple(count for count in THREADS if count <= max(_cores(), 1))
+
+
+def _model_beside(artifact: str | os.PathLike[str] | None) -> Path:
+    """NAME.onnx beside NAME.edgec; `UsageError` unless that is what it was compiled from."""
+    if artifact is not None:
+        model = Path(artifact).with_suffix(".onnx")
+        if model.exists() and source_digest(model) == read_manifest(artifact)["source"]["sha256"]:
+            return model
+    raise UsageError(
+        "the other engines need the model",
+        where=str(artifact or ""),
+        hint="give the file it was compiled from: --model MODEL.onnx",
+    )
 
 
 def _sample(

@@ -21,7 +21,7 @@ from edgec.arrays import Array, save_npz
 from edgec.choices import find_choices
 from edgec.compare import Justify, TensorReport, compare
 from edgec.data import Sample, TensorLike, index_limits, open_data
-from edgec.errors import ModelError, VerifyError
+from edgec.errors import DataError, ModelError, VerifyError
 from edgec.external import load_external
 from edgec.peers import EngineError, EngineProcess
 from edgec.program import Tensor
@@ -98,13 +98,12 @@ class VerifyReport:
 class Mismatch(VerifyError):
     """The module computes something else than the model; `report` has the details."""
 
-    def __init__(self, report: VerifyReport) -> None:
+    def __init__(self, report: VerifyReport, hint: str) -> None:
         wrong = [tensor for tensor in report.tensors if not tensor.ok]
-        kept = f"inputs, expected and actual outputs are in {report.evidence}"
         super().__init__(
             "the outputs differ from ONNX Runtime's: "
             + "; ".join(f"{tensor.name!r}: {tensor.problem}" for tensor in wrong),
-            hint=kept if report.evidence else "",
+            hint=hint,
         )
         self.report = report
 
@@ -274,10 +273,7 @@ def verify(
     if report.samples == 0:
         raise VerifyError("ONNX Runtime can run no sample: " + "; ".join(report.skipped))
     if failed is not None:
-        if evidence is not None:
-            report.evidence = evidence
-            _keep(evidence, failed, report)
-        raise Mismatch(report)
+        raise Mismatch(report, _keep(evidence, failed, report) if evidence is not None else "")
     return report
 
 
@@ -299,17 +295,19 @@ def _merged(before: list[TensorReport], now: list[TensorReport]) -> list[TensorR
     return list(merged.values())
 
 
-def _keep(
-    folder: Path,
-    failed: tuple[Sample, Sample, Sample],
-    report: VerifyReport,
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, arrays in zip(("inputs", "expected", "actual"), failed, strict=True):
-        save_npz(folder / f"{name}.npz", arrays)
+def _keep(folder: Path, failed: tuple[Sample, Sample, Sample], report: VerifyReport) -> str:
+    """Write the evidence of a mismatch; returns a line that says where it is, or why it is not."""
     lines = [report.table(), ""]
     for tensor in report.tensors:
         if not tensor.ok:
             at = f" at {list(tensor.index)}: {tensor.actual}, expected {tensor.expected}"
             lines.append(f"{tensor.name}: {tensor.problem}; the worst{at}")
-    (folder / "report.txt").write_text("\n".join([*lines, *report.warnings]) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, arrays in zip(("inputs", "expected", "actual"), failed, strict=True):
+            save_npz(folder / f"{name}.npz", arrays)
+        (folder / "report.txt").write_text("\n".join([*lines, *report.warnings]) + "\n")
+    except (OSError, DataError) as error:
+        return f"its data could not be kept: {error}"
+    report.evidence = folder
+    return f"inputs, expected and actual outputs are in {folder}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -410,6 +411,20 @@ def test_edgec_is_an_engine_like_the_others(model: Path, artifact: Path) -> None
     assert found.twin_of == "onnxruntime"
     assert found.warnings == []
     assert "times edgec" in found.table()
+
+
+def test_the_model_is_found_beside_the_artifact(
+    model: Path, artifact: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "tiny.edgec"
+    shutil.copy(artifact, alone)
+    with pytest.raises(UsageError, match="need the model"):
+        bench(alone, against=["onnxruntime"])
+    (tmp_path / "tiny.onnx").write_bytes(model.read_bytes() + b"\x00")
+    with pytest.raises(UsageError, match="need the model"):
+        bench(alone, against=["onnxruntime"])
+    shutil.copy(model, tmp_path / "tiny.onnx")
+    assert bench(alone, against=["onnxruntime"], threads=1, calls=1).model == "tiny"
 
 
 def test_a_damaged_artifact_is_an_error(model: Path, artifact: Path, tmp_path: Path) -> None:

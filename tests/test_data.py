@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import parser
 
-from edgec.arrays import load_npz, save_npz
+from edgec.arrays import load_npz, save_npy, save_npz
 from edgec.data import index_limits, open_data
 from edgec.errors import DataError, UsageError
 from edgec.program import Tensor
@@ -158,6 +158,16 @@ def test_save_npz_takes_any_name(tmp_path: Path) -> None:
     assert {k: v.tolist() for k, v in load_npz(tmp_path / "a.npz").items()} == {
         k: v.tolist() for k, v in arrays.items()
     }
+
+
+def test_files_that_cannot_be_written(tmp_path: Path) -> None:
+    array = np.arange(3)
+    save_npy(tmp_path / "a.npy", array)
+    assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match="cannot be written"):
+        save_npy(tmp_path / "absent" / "a.npy", array)
+    with pytest.raises(DataError, match="cannot be written"):
+        save_npz(tmp_path / "absent" / "a.npz", {"x": array})
 
 
 def test_non_finite_values_are_reported_once() -> None:

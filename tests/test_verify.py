@@ -306,6 +306,15 @@ def test_a_mismatch_keeps_the_evidence(tmp_path: Path) -> None:
     assert "the worst at [0, 1]" in (folder / "report.txt").read_text()
 
 
+def test_evidence_that_cannot_be_kept_does_not_hide_the_mismatch(tmp_path: Path) -> None:
+    model = model_of(MATMUL)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(Mismatch) as caught:
+        verify(Module(model, lambda o: o.pop("i")), model, evidence=tmp_path / "file" / "m")
+    assert caught.value.hint.startswith("its data could not be kept")
+    assert caught.value.report.evidence is None
+
+
 def test_without_a_folder_nothing_is_written() -> None:
     model = model_of(MATMUL)
     with pytest.raises(Mismatch) as caught:
