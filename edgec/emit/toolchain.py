@@ -15,8 +15,10 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
+from edgec.cache import Cache, key_of
 from edgec.emit.elf import archive, keep_global
 from edgec.errors import LoweringError, TargetError
 
@@ -59,16 +61,25 @@ class Toolchain:
         defines: Mapping[str, str] | None = None,
         files: Mapping[str, bytes] | None = None,
     ) -> bytes:
-        """The object code of one C99 source, given as text or as a path.
+        """The object code of one C99 source, given as text or as a path; zig's are cached.
 
         `defines` are macros; `files` are put beside the source, under their names, for `.incbin`.
         """
         text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
         name = source.name if isinstance(source, Path) else "source.c"
         options = [f"-D{key}={value}" for key, value in (defines or {}).items()]
-        options += [f"-I{folder.resolve()}" for folder in includes]
         members = {**(files or {}), name: text.encode()}
-        return self._run([*_COMPILE, *options, name, "-o", "out.o"], members, "out.o")
+        headers = [path.read_bytes() for folder in includes for path in sorted(folder.glob("*.h"))]
+        key = key_of(
+            _zig_version(), self.triple, _COMPILE, options, sorted(members.items()), headers
+        )
+        found = Cache(self.cache_dir).get("object", key) if self.cc is None else None
+        if found is None:
+            options += [f"-I{folder.resolve()}" for folder in includes]
+            found = self._run([*_COMPILE, *options, name, "-o", "out.o"], members, "out.o")
+            if self.cc is None:
+                Cache(self.cache_dir).put("object", key, found)
+        return found
 
     def runtime(self) -> list[bytes]:
         """The objects of the runtime."""
@@ -183,6 +194,13 @@ class Toolchain:
             "ZIG_GLOBAL_CACHE_DIR": str(zig_cache),
             "ZIG_LOCAL_CACHE_DIR": str(Path(folder, "zig-cache")),
         }
+
+
+def _zig_version() -> str:
+    try:
+        return metadata.version("ziglang")
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def c_name(name: str) -> str:
