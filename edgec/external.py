@@ -116,7 +116,7 @@ def _open_below(folder: Path, location: str, where: str) -> int:
 
     parts = location.replace("\\", "/").split("/")
     parts = [part for part in parts if part != "."]
-    if not location or "\0" in location or location.startswith(("/", "\\")) or ":" in parts[0]:
+    if not parts or "\0" in location or location[:1] in ("", "/", "\\") or ":" in parts[0]:
         raise refuse("is not a relative path")
     if any(part in ("", "..") for part in parts):
         raise refuse("leaves the folder of the model")

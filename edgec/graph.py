@@ -17,14 +17,14 @@ from edgec import sandbox
 from edgec.dims import bind
 from edgec.errors import ModelError, PassError
 from edgec.external import load_external, store_external, write_file
+from edgec.limits import INTERNAL_OPSET, check_limits
+from edgec.limits import graphs as proto_graphs
 from edgec.onnx_io import export_graph, import_graph
 from edgec.shapes import infer
-from edgec.skeleton import check_limits, convert, inferred_outputs, split
-from edgec.skeleton import graphs as proto_graphs
+from edgec.skeleton import convert, inferred_outputs, split
 from edgec.tensors import Constant, Node, Variable, inner_nodes, metadata_of, set_type, subgraphs
 from edgec.topology import copy, sort
 
-INTERNAL_OPSET = 25
 EXTERNAL_BYTES = 1_500_000_000
 
 
@@ -392,6 +392,7 @@ def _restore(surgeon: gs.Graph, model: onnx.ModelProto, skeleton: onnx.ModelProt
     for graph in subgraphs(surgeon):
         for node in graph.nodes:
             source = before.get(node.outputs[0].name) if node.outputs else None
-            if source is not None and source.op_type == node.op:
+            if source is not None:
+                node.name = node.name or source.name
                 node.metadata = node.metadata or metadata_of(source)
                 node.doc_string = node.doc_string or source.doc_string

@@ -20,7 +20,9 @@ from typing import IO, Any
 
 import onnx
 import onnx.checker
+import onnx.helper
 import onnx.inliner
+import onnx.numpy_helper
 import onnx.shape_inference
 import onnx.version_converter
 from onnx.onnx_cpp2py_export import checker as _checker
@@ -55,7 +57,27 @@ def prepare(
         if source < opset:
             raise
         converted = model
-    return infer(converted)
+    return infer(_keep_old_resize(converted) if source < 11 else converted)
+
+
+def _keep_old_resize(model: bytes) -> bytes:
+    """Resize as before opset 11: asymmetric, and nearest takes the lower or, downwards, the upper.
+
+    onnx's converter leaves out the attributes that say so.
+    """
+    proto = onnx.ModelProto.FromString(model)
+    scales = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type != "Resize" or any(a.name == "nearest_mode" for a in node.attribute):
+            continue
+        factors = scales.get(node.input[2]) if len(node.input) > 2 else None
+        shrinks = factors is not None and (factors <= 1).all() and (factors < 1).any()
+        for name, value in (
+            ("coordinate_transformation_mode", "asymmetric"),
+            ("nearest_mode", "ceil" if shrinks else "floor"),
+        ):
+            node.attribute.append(onnx.helper.make_attribute(name, value))
+    return proto.SerializeToString()
 
 
 def convert_to(model: bytes, opset: int) -> bytes:

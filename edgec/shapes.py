@@ -14,8 +14,8 @@ import onnx_graphsurgeon as gs
 from onnx import helper
 
 from edgec import sandbox
+from edgec.limits import graphs
 from edgec.onnx_io import export_node, value_info
-from edgec.skeleton import graphs
 from edgec.tensors import Constant, Node, inner_graphs, inner_nodes, is_static, set_type
 
 _SMALL_ELEMENTS = 128

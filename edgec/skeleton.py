@@ -6,79 +6,16 @@ A skeleton holds the small ones; each large initializer has become an input of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import onnx
 from onnx import TensorProto, helper
 
 from edgec import sandbox
 from edgec.errors import ModelError
+from edgec.limits import graphs
 from edgec.tensors import check_tensor
 
-MAX_SUBGRAPH_DEPTH = 32
-MAX_CALL_DEPTH = 100
-MAX_NODES = 1_000_000
-MAX_RANK = 64
 SMALL_BYTES = 1024
-_Key = tuple[str, str, str]
 STANDARD_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training"))
-
-
-def check_limits(model: onnx.ModelProto) -> int:
-    """The opset of the default domain, after the limits that native code does not check itself.
-
-    Raises ModelError for subgraphs or calls nested too deep, functions that expand to too many
-    nodes or into themselves, opsets and IR versions unknown here, negative dimensions, and names
-    of inputs, outputs or initializers given twice.
-    """
-    if not model.HasField("graph"):
-        raise ModelError("the model has no graph")
-    if model.ir_version > onnx.IR_VERSION:
-        raise ModelError(
-            f"IR version {model.ir_version} is unknown; {onnx.IR_VERSION} is the newest"
-        )
-    newest = onnx.defs.onnx_opset_version()
-    opset = 1
-    seen: set[str] = set()
-    for entry in model.opset_import:
-        domain = "" if entry.domain == "ai.onnx" else entry.domain
-        if domain in seen:
-            raise ModelError(f"opset of domain '{domain}' is imported twice")
-        seen.add(domain)
-        if domain == "":
-            opset = entry.version
-    if not 1 <= opset <= newest:
-        raise ModelError(f"opset {opset} is unknown; {newest} is the newest")
-    for kind, items in (
-        ("input", model.graph.input),
-        ("output", model.graph.output),
-        ("initializer", model.graph.initializer),
-    ):
-        names: set[str] = set()
-        for item in items:
-            if item.name in names:
-                raise ModelError(f"{kind} '{item.name}' is listed twice")
-            names.add(item.name)
-    _check_depth(model.graph.node)
-    for function in model.functions:
-        _check_depth(function.node)
-    _check_expansion(model)
-    if opset < 9 and any(n.op_type == "Scan" for g in graphs(model.graph) for n in g.node):
-        raise ModelError("Scan of opset 8 cannot be converted", hint="export with opset 9 or newer")
-    for graph in graphs(model.graph):
-        for info in (*graph.input, *graph.output, *graph.value_info):
-            dims = info.type.tensor_type.shape.dim if info.type.HasField("tensor_type") else ()
-            if len(dims) > MAX_RANK or any(not 0 <= d.dim_value < 1 << 48 for d in dims):
-                raise ModelError("negative or absurd dimensions", where=f"tensor '{info.name}'")
-    return opset
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """`graph` and every graph nested in it."""
-    yield graph
-    for node in graph.node:
-        for inner in _inner_graphs(node):
-            yield from graphs(inner)
 
 
 def split(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto, dict[str, TensorProto]]:
@@ -190,52 +127,3 @@ def large_constant(node: onnx.NodeProto) -> TensorProto | None:
         if len(node.output) == 1 and tensor.ByteSize() > SMALL_BYTES:
             return tensor
     return None
-
-
-def _check_expansion(model: onnx.ModelProto) -> None:
-    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
-    if len(functions) < len(model.functions):
-        raise ModelError("a local function is defined twice")
-    known: dict[_Key, tuple[int, int]] = {}
-
-    def measure(nodes: Iterable[onnx.NodeProto], stack: tuple[_Key, ...]) -> tuple[int, int]:
-        """Nodes after inlining, and depth of calls."""
-        total, deepest = 0, 0
-        for node in nodes:
-            key = (node.domain, node.op_type, node.overload)
-            size, depth = called(key, stack) if key in functions else (1, 0)
-            total, deepest = total + size, max(deepest, depth)
-            for inner in _inner_graphs(node):
-                size, depth = measure(inner.node, stack)
-                total, deepest = total + size, max(deepest, depth)
-        if total > MAX_NODES:
-            raise ModelError(f"the model expands to more than {MAX_NODES} nodes")
-        return total, deepest
-
-    def called(key: _Key, stack: tuple[_Key, ...]) -> tuple[int, int]:
-        where = f"function '{key[1]}'"
-        if key in stack:
-            raise ModelError("a local function calls itself", where=where)
-        if key not in known and len(stack) < MAX_CALL_DEPTH:
-            size, depth = measure(functions[key].node, (*stack, key))
-            known[key] = (size, depth + 1)
-        if key not in known or known[key][1] + len(stack) > MAX_CALL_DEPTH:
-            raise ModelError(f"local functions call deeper than {MAX_CALL_DEPTH}", where=where)
-        return known[key]
-
-    measure(model.graph.node, ())
-
-
-def _check_depth(nodes: Iterable[onnx.NodeProto], depth: int = 0) -> None:
-    if depth > MAX_SUBGRAPH_DEPTH:
-        raise ModelError(f"subgraphs are nested deeper than {MAX_SUBGRAPH_DEPTH}")
-    for node in nodes:
-        for inner in _inner_graphs(node):
-            _check_depth(inner.node, depth + 1)
-
-
-def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
