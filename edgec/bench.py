@@ -76,8 +76,8 @@ def bench(
     NAME.edgec). Without an artifact only the peers are measured, and the fastest is the first row.
     `against` defaults to every known peer; those not installed are reported as absent. `optimized`
     is edgec's optimised ONNX, one more file for the peers to try. `threads` fixes the number that
-    is otherwise chosen among 1 and 2. At least `calls` calls of each engine are counted. `inputs` is
-    the sample to run, random where it is not given.
+    is otherwise chosen among 1 and 2. At least `calls` calls of each engine are counted. `inputs`
+    is the sample to run, random where it is not given.
 
     `on_event` hears of every trial and round: dicts with "event" and its facts.
 

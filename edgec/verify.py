@@ -220,8 +220,8 @@ def static_inputs(model: onnx.ModelProto) -> list[Tensor]:
         dims = tensor.shape.dim
         if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
             raise ModelError("its shape is not static", where=f"input {value.name!r}")
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-        found.append(Tensor(value.name, dtype, tuple(dim.dim_value for dim in dims)))
+        shape = tuple(dim.dim_value for dim in dims)
+        found.append(Tensor(value.name, _dtype_name(tensor.elem_type), shape))
     return found
 
 
@@ -245,13 +245,15 @@ def verify(
 
     Raises `Mismatch`, exit code 7, where an output is wrong, after writing the first wrong sample
     to the folder `evidence`: inputs.npz, expected.npz, actual.npz, report.txt. Raises `VerifyError`
-    where ONNX Runtime can run none of the samples. `on_sample` hears of each before it runs.
+    where the inputs are not the model's, and where ONNX Runtime can run none of the samples.
+    `on_sample` hears of each before it runs.
     """
     report = VerifyReport()
     failed: tuple[Sample, Sample, Sample] | None = None
     with Reference(model) as oracle:
         if specs is None:
             specs = static_inputs(oracle.model)
+        _check_inputs(oracle.model, [*specs, *(tensor for tensor, _ in states)])
         state = next(iter(open_data([tensor for tensor, _ in states], ["zeros"])))
         for name, sample in _samples(specs, index_limits(oracle.model), seed, given):
             on_sample(name)
@@ -271,10 +273,29 @@ def verify(
             if failed is None and not all(tensor.ok for tensor in found):
                 failed = (sample, visible, {key: value.copy() for key, value in actual.items()})
     if report.samples == 0:
-        raise VerifyError("ONNX Runtime can run no sample: " + "; ".join(report.skipped))
+        raise VerifyError("ONNX Runtime can run no sample: " + report.skipped[0])
     if failed is not None:
         raise Mismatch(report, _keep(evidence, failed, report) if evidence is not None else "")
     return report
+
+
+def _check_inputs(model: onnx.ModelProto, specs: Sequence[TensorLike]) -> None:
+    """`VerifyError` unless `specs` have the names and dtypes of the inputs of `model`."""
+    filled = {tensor.name for tensor in model.graph.initializer}
+    wanted = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    given = {spec.name: spec.dtype for spec in specs}
+    for name in given.keys() | (wanted.keys() - filled):
+        dtype = _dtype_name(wanted[name]) if name in wanted else "absent"
+        if dtype != given.get(name, "absent"):
+            raise VerifyError(
+                f"{given.get(name, 'absent')} in the module, {dtype} in the model",
+                where=f"input {name!r}",
+                hint="is this the model that the module was compiled from?",
+            )
+
+
+def _dtype_name(elem_type: int) -> str:
+    return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type).name)
 
 
 def _samples(

@@ -387,6 +387,28 @@ def test_symbolic_shapes_need_specs() -> None:
     assert verify(Module(model), model, specs=[Tensor("x", "float32", (3, 2))]).ok
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (Tensor("x", "int8", (2,)), "'x': int8 in the module, float32 in the model"),
+        (Tensor("z", "float32", (2,)), "absent in the m"),
+    ],
+)
+def test_inputs_of_another_model(spec: Tensor, message: str) -> None:
+    model = model_of("(float[2] x) => (float[2] y) { y = Neg (x) }")
+    with pytest.raises(VerifyError) as caught:
+        verify(Module(model), model, specs=[spec])
+    assert message in str(caught.value)
+
+
+def test_a_reference_that_fails_on_every_sample_is_an_error() -> None:
+    model = model_of("""(int64[1] x) => (float[n] y)
+        { z = Constant <value_floats = [1.0, 2.0]> ()  five = Constant <value_ints = [5]> ()
+          s = Add (x, five)  y = Reshape (z, s) }""")
+    with pytest.raises(VerifyError, match="can run no sample: random 0"):
+        verify(Module(model), model)
+
+
 @pytest.mark.parametrize("name", ["mlperf_tiny_kws_fp32", "mlperf_tiny_kws_int8_qdq"])
 def test_onnx_runtime_agrees_with_itself_on_a_real_model(name: str) -> None:
     path = SHARED / f"{name}.onnx"
