@@ -25,6 +25,7 @@ from edgec.lower import (
     elementwise,
     generate,
     index,
+    linear,
     matmul,
     normalization,
     order,
@@ -32,6 +33,7 @@ from edgec.lower import (
     quantize,
     reduce,
     resize,
+    sample,
     shape,
 )
 from edgec.lower.context import Context, Refused, Result, Unsupported, tensor_dtype
@@ -51,6 +53,7 @@ TABLE: dict[str, Entry] = {
     **detection.ENTRIES,
     **generate.ENTRIES,
     **index.ENTRIES,
+    **linear.ENTRIES,
     **matmul.ENTRIES,
     **normalization.ENTRIES,
     **order.ENTRIES,
@@ -58,11 +61,17 @@ TABLE: dict[str, Entry] = {
     **quantize.ENTRIES,
     **reduce.ENTRIES,
     **resize.ENTRIES,
+    **sample.ENTRIES,
     **shape.ENTRIES,
 }
 
 ORIGIN = "edgec.origin"
 """Module attribute: name of a binding's variable -> name of the ONNX node it came from."""
+
+NO_ENTRY = dict.fromkeys(
+    ("Compress", "NonZero", "Unique"), "the size of its output is known at run time only"
+) | dict.fromkeys(("GRU", "LSTM", "RNN", "Loop", "Scan"), "loops over time are not lowered")
+"""Why operators that have no entry cannot have one, where there is more to say."""
 
 MAX_EXPANSION = 32
 """How deep function bodies may nest."""
@@ -219,7 +228,7 @@ class _Walk:
                 types[tensor.name] = (self.ctx.dtype(expr), self.ctx.shape(expr))
         body = expand(node, types, self.opset)
         if body is None:
-            raise Refused("this operator is not lowered")
+            raise Refused(NO_ENTRY.get(node.op, "this operator is not lowered"))
         self.nodes(body, name, depth + 1)
         for tensor in node.outputs:
             expr = self._expr(tensor)

@@ -8,7 +8,8 @@ from typing import Any
 import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 
-from edgec.lower.context import Context, Refused, literal, select
+from edgec.lower.context import Context, literal, select
+from edgec.lower.loops import Loops
 from edgec.lower.elementwise import maximum
 from edgec.lower.reduce import lowest, reducer
 from edgec.lower.window import Window, window
@@ -202,13 +203,43 @@ def global_lp_pool(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> rel
 
 
 def max_unpool(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
-    raise Refused("scatter of pooled maxima is not lowered")
+    """Maxima put back where `MaxPool` found them, 0 elsewhere."""
+    x, indices = inputs[0], inputs[1]
+    batch, channels, *space = ctx.shape(x)
+    rank = len(space)
+    kernel = ctx.attr(node, "kernel_shape")
+    strides = ctx.attr(node, "strides", [1] * rank)
+    pads = ctx.attr(node, "pads", [0] * (2 * rank))
+    natural = [
+        (space[a] - 1) * strides[a] + kernel[a] - pads[a] - pads[a + rank] for a in range(rank)
+    ]
+    given = len(inputs) > 2 and inputs[2] is not None
+    out = [int(n) for n in ctx.required(node, 2, "output_shape")] if given else []
+    shape = tuple(out) or (batch, channels, *natural)
+    dtype = ctx.dtype(x)
+    whole = (batch, channels, *natural)
+    steps = [prod(whole[a + 1 :]) for a in range(rank + 2)]
+
+    def body(loops: Loops, data: Any, places: Any, result: Any) -> None:
+        with loops.over(shape) as i:
+            result[i] = literal(0, dtype)
+        with loops.over((batch, channels, *space)) as i:
+            flat = places[i]
+            at = [
+                tirx.truncmod(tirx.truncdiv(flat, s), n) for s, n in zip(steps, whole, strict=True)
+            ]
+            inside = tirx.all(flat >= 0, flat < prod(whole))
+            with loops.when(inside):
+                result[at] = data[i]
+
+    return ctx.loops("max_unpool", body, [x, indices], [(shape, dtype)])
 
 
 ENTRIES = {
     "MaxPool": max_pool,
     "AveragePool": average_pool,
     "LpPool": lp_pool,
+    "MaxUnpool": max_unpool,
     "GlobalAveragePool": global_average_pool,
     "GlobalMaxPool": global_max_pool,
     "GlobalLpPool": global_lp_pool,
