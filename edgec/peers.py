@@ -109,9 +109,9 @@ PEERS = {
 class EngineProcess:
     """One engine in a process of its own; use it as a context manager.
 
-    The process dies with its parent, ignores Ctrl-C (the parent ends it) and may be stopped while
-    others are measured. Every request raises `EngineError` where the engine fails, or takes longer
-    than `limit_s` seconds.
+    The process dies with the thread that started it, ignores Ctrl-C (closing ends it) and may be
+    stopped while others are measured. Every request raises `EngineError` where the engine fails, or
+    takes longer than `limit_s` seconds.
     """
 
     def __init__(self, engine: str, limit_s: float | None = None) -> None:

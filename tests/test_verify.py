@@ -15,7 +15,7 @@ from onnx import parser
 
 from edgec.arrays import load_npz
 from edgec.choices import find_choices
-from edgec.compare import TensorReport, compare, compare_tensor
+from edgec.compare import TensorReport, compare, compare_tensor, tolerance
 from edgec.errors import ModelError, VerifyError
 from edgec.peers import EngineError
 from edgec.program import Tensor
@@ -85,6 +85,18 @@ def test_relative_error_counts_where_it_is_larger() -> None:
     expected = np.float32([[100.0]])
     assert compare_tensor("y", expected, np.float32([[100.0109]])).ok
     assert not compare_tensor("y", expected, np.float32([[100.0121]])).ok
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 3), (1, 40, 4), (2, 6, 5, 4), (1, 9)])
+def test_the_tolerance_is_where_values_become_wrong(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(len(shape))
+    expected = rng.standard_normal(shape) * 10.0 ** rng.integers(-6, 6, shape[-1])
+    within = expected + 0.999 * tolerance(expected) * rng.choice([-1, 1], shape)
+    assert compare_tensor("y", expected, within).ok
+    for index in rng.integers(0, expected.size, 20):
+        beyond = within.copy()
+        beyond.flat[index] = expected.flat[index] + 1.001 * tolerance(expected).flat[index]
+        assert compare_tensor("y", expected, beyond).wrong == 1
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
