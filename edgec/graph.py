@@ -50,6 +50,8 @@ def load(
     Raises ModelError for what is not a valid model, UsageError for shapes that do not fit it.
     """
     notes = [] if notes is None else notes
+    if not trusted:
+        sandbox.start()
     model, folder = _read(source)
     opset = check_limits(model)
     load_external(model, folder)

@@ -77,7 +77,7 @@ def _keep_old_resize(model: bytes) -> bytes:
             ("nearest_mode", "ceil" if shrinks else "floor"),
         ):
             node.attribute.append(onnx.helper.make_attribute(name, value))
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 def convert_to(model: bytes, opset: int) -> bytes:

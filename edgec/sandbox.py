@@ -31,12 +31,13 @@ def call(
     *args: Any,
     trusted: bool = False,
     seconds: float = SECONDS,
-    memory: int = MEMORY_BYTES,
+    memory: int | None = None,
 ) -> bytes:
     """`edgec.native.<name>(model, *args)`, in the helper process unless `trusted`.
 
-    The helper gets `seconds` of wall time and `memory` bytes plus 16 times the model above what it
-    holds. Raises ModelError when the call fails, and when it crashes or runs out of either.
+    The helper gets `seconds` of wall time and `memory` bytes above what it holds (None:
+    `MEMORY_BYTES` and 16 times the model). Raises ModelError when the call fails, and when it
+    crashes or runs out of either.
     """
     from edgec import native
 
@@ -49,7 +50,7 @@ def call(
         "call": name,
         "args": list(args),
         "seconds": seconds,
-        "bytes": memory + 16 * len(model),
+        "bytes": MEMORY_BYTES + 16 * len(model) if memory is None else memory,
     }
     with _lock:
         helper = _running()
