@@ -2,8 +2,8 @@
 
 A ratio against a peer given a worse file or thread count is void. So every peer is first tried on
 the model as it is, on the same at opset 17 with initializers taken out of the graph inputs, and on
-edgec's own optimised ONNX where that is given, with one and with two threads; the fastest is what
-is then measured by `edgec.protocol`.
+edgec's own optimised ONNX, with one and with two threads; the fastest is what is then measured by
+`edgec.protocol`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,13 +25,16 @@ from edgec.compare import compare
 from edgec.compiler import source_digest
 from edgec.data import Sample, index_limits, open_data
 from edgec.errors import EdgecError, UsageError
+from edgec.passes import LEVELS
 from edgec.peers import PEERS, EngineError, EngineProcess
 from edgec.program import Tensor
+from edgec.rewrite import optimize
 from edgec.runtime.load import read_manifest
 from edgec.verify import read_model, static_inputs
 
 THREADS = (1, 2)
 STARTS = 3
+_LEVEL = 2
 _TRIAL_S = 0.3
 """Trials take bursts until this time is spent, two at least and five at most."""
 
@@ -75,9 +78,9 @@ def bench(
     Without a model, the one it was compiled from is looked for beside the artifact (NAME.onnx for
     NAME.edgec). Without an artifact only the peers are measured, and the fastest is the first row.
     `against` defaults to every known peer; those not installed are reported as absent. `optimized`
-    is edgec's optimised ONNX, one more file for the peers to try. `threads` fixes the number that
-    is otherwise chosen among 1 and 2. At least `calls` calls of each engine are counted. `inputs`
-    is the sample to run, random where it is not given.
+    is edgec's optimised ONNX for the peers to try, made with the default passes where it is not
+    given. `threads` fixes the number that is otherwise chosen among 1 and 2. At least `calls` calls
+    of each engine are counted. `inputs` is the sample to run, random where it is not given.
 
     `on_event` hears of every trial and round: dicts with "event" and its facts.
 
@@ -86,8 +89,8 @@ def bench(
     """
     peers = _known(against)
     absent = {name: PEERS[name].pip for name in peers if not PEERS[name].installed}
-    engines = (["edgec"] if artifact is not None else []) + [n for n in peers if n not in absent]
-    if not engines or (against and absent.keys() == set(peers)):
+    available = [name for name in peers if name not in absent]
+    if not available and (against or artifact is None):
         raise UsageError(
             "none of these engines is installed: " + ", ".join(absent),
             hint="; ".join(absent.values()),
@@ -97,36 +100,24 @@ def bench(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-")))
         sample = _sample(artifact, model, inputs)
         files = _peer_files(model, optimized, sample, folder)
-        options = _options(model, sample)
         counts = (threads,) if threads is not None else _thread_counts()
-        tried: list[dict[str, Any]] = []
-        chosen: list[tuple[float, Setting]] = []
+        trials = _Trials(sample, folder, _options(model, sample), counts, on_event)
+        if artifact is not None:
+            trials.run("edgec", {"artifact": Path(artifact)})
         failed: dict[str, str] = {}
-        for engine in engines:
-            mine = {"artifact": Path(str(artifact))} if engine == "edgec" else files
+        for peer in available:
             try:
-                mine = _prepared(engine, mine, folder, tried, on_event)
-                settings = [
-                    Setting(engine, label, path, count, options)
-                    for label, path in mine.items()
-                    for count in counts
-                ]
-                chosen.append(_fastest(settings, sample, tried, on_event))
+                trials.run(peer, files)
             except EngineError as error:
-                if engine == "edgec":
-                    raise
-                failed[engine] = error.what
-        if not chosen:
-            raise UsageError(
-                "no engine can run the model: "
-                + "; ".join(f"{name}: {why}" for name, why in failed.items())
-            )
-        settings = [setting for _, setting in chosen]
-        speed = {setting.engine: seconds for seconds, setting in chosen}
+                failed[peer] = error.what
+        if not trials.best:
+            reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
+            raise UsageError(f"no engine can run the model: {reasons}")
+        settings = [setting for _, setting in trials.best.values()]
         if artifact is None:
-            settings.sort(key=lambda setting: speed[setting.engine])
+            settings.sort(key=lambda setting: trials.best[setting.engine][0])
         rivals = [s for s in settings if s.engine != "edgec"] or settings
-        twin_of = min(rivals, key=lambda setting: speed[setting.engine])
+        twin_of = min(rivals, key=lambda setting: trials.best[setting.engine][0])
 
         started = [_cold_start(setting, sample, stack) for setting in settings]
         twin = stack.enter_context(EngineProcess(twin_of.engine))
@@ -148,7 +139,7 @@ def bench(
         twin_of=twin_of.engine,
         absent=absent,
         failed=failed,
-        tried=tried,
+        tried=trials.tried,
         warnings=_disagreements(settings, started),
     )
 
@@ -229,16 +220,18 @@ def _sample(
 def _peer_files(
     model: Path, optimized: str | os.PathLike[str] | None, sample: Sample, folder: Path
 ) -> dict[str, Path]:
-    """What peers may be given, by label. A conversion that fails is left out."""
+    """What peers may be given, by label; the last ones only where they can be made."""
     files = {"as given": model}
-    try:
-        loaded = graph.load(model, shapes={name: a.shape for name, a in sample.items()})
+    loaded = graph.load(model, shapes={name: array.shape for name, array in sample.items()})
+    with suppress(EdgecError):
         loaded.save(folder / "opset17.onnx", opset=17)
         files["opset 17"] = folder / "opset17.onnx"
-    except EdgecError:
-        pass
     if optimized is not None:
-        files["optimised"] = Path(optimized)
+        return files | {"optimised": Path(optimized)}
+    with suppress(EdgecError):
+        optimize(loaded, LEVELS[_LEVEL])
+        loaded.save(folder / "optimised.onnx", opset=17 if "opset 17" in files else None)
+        files["optimised"] = folder / "optimised.onnx"
     return files
 
 
@@ -258,68 +251,63 @@ def _options(model: Path, sample: Sample) -> dict[str, Any]:
     }
 
 
-def _prepared(
-    engine: str,
-    files: dict[str, Path],
-    folder: Path,
-    tried: list[dict[str, Any]],
-    on_event: OnEvent,
-) -> dict[str, Path]:
-    """What the engine loads: the files, or what its own compiler makes of them.
+@dataclass
+class _Trials:
+    """Short runs that find every engine's best setting, and `tried`, what was found on the way."""
 
-    Raises `EngineError` where it can compile none.
-    """
-    prepare = PEERS[engine].prepare if engine in PEERS else None
-    if prepare is None:
-        return files
-    compiled = {}
-    for number, (label, path) in enumerate(files.items()):
-        own = folder / f"{engine}-{number}"
+    sample: Sample
+    folder: Path
+    options: Mapping[str, Any]
+    threads: Sequence[int]
+    on_event: OnEvent
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, tuple[float, Setting]] = field(default_factory=dict)
+    """By engine, the setting with the lowest median, in seconds, of the best of a few bursts."""
+
+    def run(self, engine: str, files: Mapping[str, Path]) -> None:
+        """Try the files with every number of threads. `EngineError` where nothing works."""
+        failure: EngineError | None = None
+        for label, path in files.items():
+            try:
+                own = self._compiled(engine, label, path)
+            except EngineError as error:
+                failure = error
+                self._note(engine, label, error=error.what)
+                continue
+            for threads in self.threads:
+                setting = Setting(engine, label, own, threads, self.options)
+                try:
+                    seconds = self._median(setting)
+                except EngineError as error:
+                    failure = error
+                    self._note(engine, label, threads=threads, error=error.what)
+                    continue
+                self._note(engine, label, threads=threads, median_s=seconds)
+                if engine not in self.best or seconds < self.best[engine][0]:
+                    self.best[engine] = (seconds, setting)
+        if engine not in self.best and failure is not None:
+            raise failure
+
+    def _compiled(self, engine: str, label: str, path: Path) -> Path:
+        """What the engine loads: the file, or what its own compiler makes of it."""
+        prepare = PEERS[engine].prepare if engine in PEERS else None
+        if prepare is None:
+            return path
+        own = self.folder / f"{engine} {label}"
         own.mkdir()
-        try:
-            compiled[label] = prepare(path, own)
-        except EngineError as error:
-            facts = {"engine": engine, "file": label, "error": error.what}
-            tried.append(facts)
-            on_event({"event": "trial", **facts})
-            failure = error
-    if not compiled:
-        raise failure
-    return compiled
+        return prepare(path, own)
 
+    def _median(self, setting: Setting) -> float:
+        with EngineProcess(setting.engine) as process:
+            _start(process, setting, self.sample)
+            bursts: list[tuple[float, ...]] = []
+            while len(bursts) < 2 or (len(bursts) < 5 and sum(map(sum, bursts)) < _TRIAL_S):
+                bursts.append(protocol.burst(process))
+        return min(median(times) for times in bursts)
 
-def _fastest(
-    settings: Sequence[Setting], sample: Sample, tried: list[dict[str, Any]], on_event: OnEvent
-) -> tuple[float, Setting]:
-    """The setting with the lowest median, and that median in seconds, of the best of a few bursts.
-
-    Raises the last setting's `EngineError` where all of them fail.
-    """
-    best: tuple[float, Setting] | None = None
-    failure: EngineError | None = None
-    for setting in settings:
-        facts: dict[str, Any] = {
-            "engine": setting.engine,
-            "file": setting.label,
-            "threads": setting.threads,
-        }
-        try:
-            with EngineProcess(setting.engine) as process:
-                _start(process, setting, sample)
-                bursts: list[tuple[float, ...]] = []
-                while len(bursts) < 2 or (len(bursts) < 5 and sum(map(sum, bursts)) < _TRIAL_S):
-                    bursts.append(protocol.burst(process))
-            facts["median_s"] = min(median(times) for times in bursts)
-            if best is None or facts["median_s"] < best[0]:
-                best = (facts["median_s"], setting)
-        except EngineError as error:
-            facts["error"] = error.what
-            failure = error
-        tried.append(facts)
-        on_event({"event": "trial", **facts})
-    if best is None:
-        raise failure or EngineError("nothing to try")
-    return best
+    def _note(self, engine: str, label: str, **facts: Any) -> None:
+        self.tried.append({"engine": engine, "file": label, **facts})
+        self.on_event({"event": "trial", **self.tried[-1]})
 
 
 def _start(process: EngineProcess, setting: Setting, sample: Sample) -> _Started:

@@ -133,7 +133,7 @@ class BenchReport:
                 (
                     *(f"{row.title} {row.version}", row.file, str(row.threads)),
                     *(duration(row.times.median), spread),
-                    f"{ratio.value:.2f} ({ratio.p10:.2f} .. {ratio.p90:.2f})",
+                    f"{_times(ratio.value)} ({_times(ratio.p10)} .. {_times(ratio.p90)})",
                     *(duration(row.load_s), memory, size(row.file_bytes)),
                 )
             )
@@ -212,7 +212,7 @@ class BenchReport:
         axes.plot(middle, place, "o", color="white", markeredgecolor=color, markersize=7)
         text = duration(row.times.median)
         if row is not self.base:
-            text += f"   {self.ratio(row.engine).value:.2f}x {self.base.title}"
+            text += f"   {_times(self.ratio(row.engine).value)}x {self.base.title}"
         axes.annotate(
             text, (high, place), (8, 0), textcoords="offset points", va="center", color=_INK
         )
@@ -226,6 +226,10 @@ class BenchReport:
 
     def _row(self, engine: str) -> Row:
         return next(row for row in self.rows if row.engine == engine)
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.0995 else f"{value:.3f}"
 
 
 def _ratio(ratio: Ratio) -> dict[str, float]:

@@ -330,7 +330,7 @@ def test_bench_tries_every_file_and_thread_count(model: Path) -> None:
     events: list[dict[str, object]] = []
     found = bench(None, model, against=["onnxruntime"], calls=15, on_event=events.append)
     trials = [e for e in events if e["event"] == "trial"]
-    assert {e["file"] for e in trials} == {"as given", "opset 17"}
+    assert {e["file"] for e in trials} == {"as given", "opset 17", "optimised"}
     assert {e["threads"] for e in trials} == set(bench_module._thread_counts())
     assert events[-1] == {"event": "round", "done": 1, "rounds": 1}
     best = min(trials, key=lambda e: e["median_s"])
