@@ -23,7 +23,8 @@ from edgec.errors import EdgecError
 from edgec.runtime.load import Module, load
 
 if TYPE_CHECKING:
-    from edgec.compiler import ModelSource, Options, Result, compile_model
+    from edgec.compiler import ModelSource, Result, compile_model
+    from edgec.options import Options
 
 __all__ = [
     "EdgecError",
@@ -46,7 +47,8 @@ def compile(model: ModelSource, target: str = "host", **options: Any) -> Module:
     Raises:
         EdgecError: what went wrong, by stage; see `edgec.errors`.
     """
-    from edgec.compiler import Options, compile_model
+    from edgec.compiler import compile_model
+    from edgec.options import Options
 
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         path = Path(folder) / "model.edgec"
@@ -56,7 +58,7 @@ def compile(model: ModelSource, target: str = "host", **options: Any) -> Module:
 
 def __getattr__(name: str) -> Any:
     if name in ("Options", "Result", "compile_model"):
-        from edgec import compiler
+        from edgec import compiler, options
 
-        return getattr(compiler, name)
+        return getattr(options if name == "Options" else compiler, name)
     raise AttributeError(f"module 'edgec' has no attribute '{name}'")

@@ -9,13 +9,14 @@ input gives the same bytes.
 from __future__ import annotations
 
 import hashlib
-import itertools
+import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,59 +35,21 @@ from edgec.emit.forms import (
     of_module,
     write_forms,
 )
-from edgec.errors import ModelError, UsageError, VerifyError
+from edgec.errors import ArtifactError, ModelError, VerifyError
 from edgec.external import all_tensors
 from edgec.graph import Graph, load
-from edgec.passes import LEVELS, PASSES
+from edgec.options import Options, check_options, chosen_passes, combinations, facts_of
 from edgec.plan import plan
 from edgec.proof import LEVELS as PROOFS
 from edgec.proof import means_of_proof, prove, start_golden, twin_of
-from edgec.rewrite import AnyPass, Event, PassReport, optimize, parse
+from edgec.rewrite import Event, PassReport, optimize
 from edgec.runtime.load import read_manifest
+from edgec.states import check_states, suggest_states
 from edgec.targets import Target
 from edgec.variant import OnEvent, Workshop
 from edgec.verify import read_model
 
 ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to compile.
-
-    Attributes:
-        targets: names of targets, one variant each.
-        level: optimisation level, 0 to 3.
-        shapes: whole shapes by input name.
-        dims: sizes by symbolic dimension; several sizes make several variants.
-        states: (output, input) names kept in the instance from one run to the next.
-        passes: passes to run instead of the level's, in the syntax of `edgec.rewrite.parse`.
-        disable: names of passes of the level to leave out.
-        stop_after: end optimisation after so many rewrites.
-        name: name of the model in C; by default the file's.
-        cc: a C compiler to link with instead of the ziglang package's.
-        trusted: run ONNX's native code in this process, without the helper that catches crashes.
-        require: the least proof that will do: "none", "host-twin", "emulated" or "device".
-        jobs: processes that build kernels; by default the processors available.
-    """
-
-    targets: tuple[str, ...] = ("host",)
-    level: int = 2
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    dims: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    states: tuple[tuple[str, str], ...] = ()
-    passes: str | None = None
-    disable: tuple[str, ...] = ()
-    stop_after: int | None = None
-    name: str | None = None
-    cc: str | None = None
-    trusted: bool = False
-    require: str = "none"
-    jobs: int | None = None
-
-
-_NOT_IN_THE_RESULT = frozenset(["targets", "trusted", "require", "jobs", "name"])
-"""Options that change nothing in the artifact beyond what the cache's key has already."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +86,10 @@ def compile_model(
     Raises:
         EdgecError: each stage its own kind; see `edgec.errors`.
     """
+    options = options or Options()
+    check_options(options, print_after)
     compilation = Compilation(
-        source, options or Options(), cache or Cache.default(), on_event, print_after, save_temps
+        source, options, cache or Cache.default(), on_event, print_after, save_temps
     )
     return compilation.to(Path(output), reuse)
 
@@ -134,11 +99,15 @@ def emit_forms(
     kinds: list[str],
     output: Path | None,
     options: Options,
+    *,
+    print_after: frozenset[str] = frozenset(),
     on_event: OnEvent = lambda event: None,
 ) -> list[Path]:
     """Write intermediate forms of `source` instead of an artifact; see `edgec.emit.forms`."""
     check_kinds(kinds)
-    return Compilation(source, options, Cache.default(), on_event).emit(kinds, output)
+    check_options(options, print_after)
+    compilation = Compilation(source, options, Cache.default(), on_event, print_after)
+    return compilation.emit(kinds, output)
 
 
 @dataclass
@@ -153,19 +122,27 @@ class Compilation:
     save_temps: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     passes: list[PassReport] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to(self, output: Path, reuse: bool) -> Result:
+        check_output(output)
         chosen = [targets.resolve(name) for name in self.options.targets]
         with self.stage("read"):
             digest = source_digest(self.source)
             name = self.options.name or model_name(self.source)
-            key = key_of(tool_digest(), digest, name, chosen, _facts(self.options))
+            means = [means_of_proof(target) for target in chosen]
+            key = key_of(tool_digest(), digest, name, chosen, means, facts_of(self.options))
             stored = self.cache.get("artifact", key) if reuse else None
+        for target, reached in zip(chosen, means, strict=True):
+            self.require(target, reached)
         if stored is not None:
+            for note in json.loads(self.cache.get("notes", key) or b"[]"):
+                self.note(note)
             write_file(output, [stored])
         else:
             self.build(name, chosen, digest, output)
             self.cache.put("artifact", key, output.read_bytes())
+            self.cache.put("notes", key, json.dumps(self.notes).encode())
         facts = read_manifest(output)
         return Result(output, facts, self.seconds, self.passes, stored is not None)
 
@@ -177,7 +154,7 @@ class Compilation:
         twins: list[Variant] = []
         with Builders(self.options.jobs or available_cpus()) as builders:
             workshop = Workshop(builders, self.cache, self.options.cc, self.stage, self.on_event)
-            for dims in _combinations(self.options.dims):
+            for dims in combinations(self.options.dims):
                 graph = self.load(dims)
                 for variant, twin in self.variants(workshop, graph, name, chosen, dims):
                     variants.append(variant)
@@ -211,13 +188,16 @@ class Compilation:
         reached, warnings = prove(draft, variant, self.source, self.cache, evidence)
         for warning in warnings:
             self.on_event({"event": "warning", "text": warning})
+        return reached
+
+    def require(self, target: Target, reached: str) -> None:
+        """Raises VerifyError where a proof by the means `reached` is less than was asked for."""
         if PROOFS.index(reached) < PROOFS.index(self.options.require):
             raise VerifyError(
-                f"variant '{variant.id}' is proved by '{reached}' only",
+                f"a module for '{target.name}' can be proved by '{reached}' only on this machine",
                 hint=f"--require {self.options.require} asks for more; "
-                f"`edgec doctor --target {variant.target.name}` says what is missing",
+                f"`edgec doctor --target {target.name}` says what is missing",
             )
-        return reached
 
     def load(self, dims: Mapping[str, int]) -> Graph:
         """The model, checked, bound to `dims` and optimised."""
@@ -231,7 +211,7 @@ class Compilation:
                 notes=notes,
             )
         for note in notes:
-            self.on_event({"event": "note", "text": note})
+            self.note(note)
         with self.stage("optimise"):
             self.passes = optimize(
                 graph,
@@ -241,10 +221,16 @@ class Compilation:
             )
         return graph
 
+    def note(self, text: str) -> None:
+        """Tell the user of a decision, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.on_event({"event": "note", "text": text})
+
     def show(self, event: Event) -> None:
         """Print the graph after a pass, where that was asked for."""
         if event.kind == "pass" and event.name in self.print_after:
-            text = onnx.printer.to_text(event.graph.to_onnx())
+            text = to_text(event.graph.to_onnx())
             self.on_event({"event": "text", "text": f"after {event.name}:\n{text}"})
 
     def emit(self, kinds: Sequence[str], output: Path | None) -> list[Path]:
@@ -252,7 +238,7 @@ class Compilation:
         target = targets.resolve(self.options.targets[0])
         forms: dict[str, bytes] = {}
         if set(kinds) & FORMS_OF_GRAPH:
-            graph = self.load(next(_combinations(self.options.dims)))
+            graph = self.load(next(combinations(self.options.dims)))
             forms |= {k: of_graph(k, graph, target) for k in kinds if k in FORMS_OF_GRAPH}
         if set(kinds) & FORMS_OF_MODULE:
             with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
@@ -276,6 +262,10 @@ class Compilation:
         from edgec.lower.lowering import lower_graph, signature
 
         inputs, outputs = signature(graph)
+        check_states(self.options.states, inputs, outputs)
+        if not self.options.states:
+            for pair in suggest_states(inputs, outputs):
+                self.note(f"'{pair[0]}' looks like the next '{pair[1]}': --state {'='.join(pair)}")
         golden = start_golden(self.source, inputs, outputs, self.options.states)
         with self.stage("lower"):
             lowered = lower_graph(graph, name, list(self.options.states))
@@ -300,19 +290,28 @@ class Compilation:
         self.on_event({"event": "stage", "stage": name, "state": "done", "seconds": spent})
 
 
-def chosen_passes(options: Options) -> tuple[AnyPass, ...]:
-    """The passes that `options` ask for, in order.
+def check_output(path: Path) -> None:
+    """Raises ArtifactError, before any work, where an artifact cannot be written to `path`."""
+    folder = path.parent
+    if path.is_dir():
+        problem = "is a folder"
+    elif not folder.is_dir():
+        problem = f"the folder '{folder}' does not exist"
+    elif not os.access(folder, os.W_OK):
+        problem = f"the folder '{folder}' is not writable"
+    else:
+        return
+    raise ArtifactError(f"cannot be written: {problem}", where=str(path))
 
-    Raises:
-        UsageError: an unknown pass, option or level.
-    """
-    for name in options.disable:
-        if name not in PASSES:
-            raise UsageError(f"there is no pass '{name}'", hint=f"there is: {', '.join(PASSES)}")
-    if options.level not in LEVELS:
-        raise UsageError(f"there is no level {options.level}", hint="levels are 0 to 3")
-    passes = LEVELS[options.level] if options.passes is None else parse(options.passes, PASSES)
-    return tuple(each for each in passes if each.name not in options.disable)
+
+def to_text(model: onnx.ModelProto) -> str:
+    """A model in ONNX's text syntax, its large constants shortened to their first values."""
+
+    def shorten(match: re.Match[str]) -> str:
+        values = match[1].split(",")
+        return match[0] if len(values) <= 8 else f"{{{','.join(values[:4])},...}}"
+
+    return re.sub(r"\{([-+.\w]+(?:,[-+.\w]+)*)\}", shorten, onnx.printer.to_text(model))
 
 
 def source_digest(source: ModelSource) -> str:
@@ -336,6 +335,18 @@ def source_digest(source: ModelSource) -> str:
     return digest.hexdigest()
 
 
+def source_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The files a model consists of: itself, then those of its external data."""
+    model = onnx.load(path, load_external_data=False)
+    places = {
+        entry.value
+        for tensor in all_tensors(model)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [Path(path), *(Path(path).parent / place for place in sorted(places))]
+
+
 def model_name(source: ModelSource) -> str:
     """What the model is called in C: the file's name, or the graph's."""
     if isinstance(source, onnx.ModelProto):
@@ -346,20 +357,3 @@ def model_name(source: ModelSource) -> str:
 def available_cpus() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _facts(options: Options) -> list[object]:
-    """What of `options` the artifact depends on, besides targets and name."""
-    return [
-        sorted(value.items()) if isinstance(value, Mapping) else value
-        for value in (
-            getattr(options, item.name)
-            for item in fields(options)
-            if item.name not in _NOT_IN_THE_RESULT
-        )
-    ]
-
-
-def _combinations(dims: Mapping[str, tuple[int, ...]]) -> Iterator[dict[str, int]]:
-    for sizes in itertools.product(*dims.values()):
-        yield dict(zip(dims, sizes, strict=True))

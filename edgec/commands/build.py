@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgec.cache import Cache
 from edgec.commands import arguments
-from edgec.compiler import Options, Result, compile_model, emit_forms
+from edgec.compiler import Result, compile_model, emit_forms, source_files
 from edgec.display import Display
 from edgec.emit.archive import write_file
 from edgec.emit.artifact import linkable
@@ -16,6 +17,7 @@ from edgec.emit.export import export as export_files
 from edgec.emit.linkable import link_runner
 from edgec.emit.toolchain import Toolchain
 from edgec.errors import ArtifactError, UsageError
+from edgec.options import Options
 from edgec.report import duration, size, table
 from edgec.rewrite import PassReport
 
@@ -37,26 +39,35 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
         require=args.require,
         jobs=args.jobs,
     )
-    output = args.output or Path(Path(args.model).stem + ".edgec")
-    observe = args.print_after or args.time_passes or args.save_temps is not None
+    print_after = frozenset(args.print_after)
     if args.emit:
-        kinds = args.emit.split(",")
-        written = emit_forms(args.model, kinds, args.output, options, display.event)
+        written = emit_forms(
+            args.model,
+            args.emit.split(","),
+            args.output,
+            options,
+            print_after=print_after,
+            on_event=display.event,
+        )
+        if args.dependencies:
+            _write_dependencies(args.model, written)
         display.result({"written": [str(path) for path in written]}, "")
         return 0
+    output = args.output or Path(Path(args.model).stem + ".edgec")
+    observe = args.print_after or args.time_passes or args.save_temps is not None
     result = compile_model(
         args.model,
         output,
         options,
         reuse=not (args.no_cache or observe),
-        print_after=frozenset(args.print_after),
+        print_after=print_after,
         save_temps=args.save_temps,
         on_event=display.event,
     )
     if args.time_passes:
         display.event({"event": "text", "text": _passes(result.passes)})
     if args.dependencies:
-        write_file(output.with_name(output.name + ".d"), [_dependencies(args.model, output)])
+        _write_dependencies(args.model, [output])
     if args.runner:
         _write_runner(output, output.with_suffix(".run"), None, args.cc)
     display.result(_facts(result), _summary(result))
@@ -87,12 +98,21 @@ def _write_runner(artifact: Path, path: Path, variant: str | None, cc: str | Non
     write_file(path, [link_runner(model, toolchain)], executable=True)
 
 
-def _dependencies(model: str, output: Path) -> bytes:
-    """A make rule: the artifact depends on the model; a model that is gone is no error."""
-    escaped = str(model).replace("$", "$$").replace(" ", "\\ ").replace("#", "\\#")
-    if "\n" in escaped:
+def _write_dependencies(model: str, outputs: Sequence[Path]) -> None:
+    """A make rule beside the first output: the outputs depend on the model and its external data;
+    a file that is gone is no error."""
+    made = " ".join(_for_make(output) for output in outputs)
+    needed = [_for_make(path) for path in source_files(model)]
+    rules = [f"{made}: {' '.join(needed)}\n", *(f"\n{name}:\n" for name in needed)]
+    path = outputs[0]
+    write_file(path.with_name(f"{path.name}.d"), ["".join(rules).encode()])
+
+
+def _for_make(path: Path) -> str:
+    text = str(path)
+    if "\n" in text:
         raise UsageError("make cannot name a file with a line break", where="-MD")
-    return f"{output}: {escaped}\n\n{escaped}:\n".encode()
+    return text.replace("$", "$$").replace(" ", "\\ ").replace("#", "\\#")
 
 
 def _facts(result: Result) -> dict[str, Any]:
