@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from tvm import relax, tirx
 
 from edgec.lower.context import Context, Refused, axis_of, is_float, literal, select
-from edgec.lower.elementwise import math, maximum, minimum, scalar
+from edgec.lower.elementwise import libm, math, maximum, minimum, scalar
 
 Fn = Callable[..., Any]
 
@@ -38,8 +38,8 @@ def sigmoid_of(x: Any) -> Any:
     return _lift(x, 1) / (_lift(x, 1) + tirx.exp(-x))
 
 
-def tanh_of(x: Any) -> Any:
-    return tirx.tanh(x)
+tanh_of = libm("tanh")
+expm1_of = libm("expm1")
 
 
 def softplus_of(x: Any) -> Any:
@@ -49,16 +49,16 @@ def softplus_of(x: Any) -> Any:
 
 
 def _elu(x: Any, alpha: float) -> Any:
-    return select(x < _lift(x, 0), _lift(x, alpha) * (tirx.exp(x) - _lift(x, 1)), x)
+    return select(x < _lift(x, 0), _lift(x, alpha) * expm1_of(x), x)
 
 
 def _selu(x: Any, alpha: float, gamma: float) -> Any:
-    low = _lift(x, alpha) * tirx.exp(x) - _lift(x, alpha)
+    low = _lift(x, alpha) * expm1_of(x)
     return _lift(x, gamma) * select(x <= _lift(x, 0), low, x)
 
 
 def _celu(x: Any, alpha: float) -> Any:
-    low = _lift(x, alpha) * (tirx.exp(x / _lift(x, alpha)) - _lift(x, 1))
+    low = _lift(x, alpha) * expm1_of(x / _lift(x, alpha))
     return select(x < _lift(x, 0), low, x)
 
 

@@ -66,13 +66,22 @@ def minimum(a: Any, b: Any) -> Any:
 
 
 def _divisor(a: Any, b: Any) -> Any:
-    """`b` where the machine can divide `a` by it, else 1."""
+    """`b` where the machine can divide `a` by it, else 1.
+
+    What traps is told by unsigned comparisons, and not chosen by a Select: TVM's simplifier takes
+    int32 never to be its least value, and divides by both sides of a Select.
+    """
     dtype = _dtype(a)
     traps = b == literal(0, dtype)
     if not dtype.startswith("uint"):
-        least = tirx.min_value(dtype)
-        traps = tirx.any(traps, tirx.all(b == literal(-1, dtype), a == least))
-    return select(traps, literal(1, dtype), b)
+        bits = int(dtype.removeprefix("int"))
+
+        def equals(x: Any, value: int) -> Any:
+            return tirx.reinterpret(f"uint{bits}", x) == literal(value, f"uint{bits}")
+
+        least_by_minus_one = tirx.all(equals(b, 2**bits - 1), equals(a, 2 ** (bits - 1)))
+        traps = tirx.any(equals(b, 0), least_by_minus_one)
+    return tirx.if_then_else(traps, literal(1, dtype), b)
 
 
 def _divide(a: Any, b: Any) -> Any:
@@ -210,6 +219,16 @@ def math(function: Fn) -> Fn:
     return computed
 
 
+def libm(name: str) -> Fn:
+    """The C library's function of a float, where TVM's own formula cancels near 0."""
+
+    def called(x: Any) -> Any:
+        dtype = _dtype(x)
+        return tirx.call_pure_extern(dtype, name if dtype == "float64" else f"{name}f", x)
+
+    return called
+
+
 def identity(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     return inputs[0]
 
@@ -274,5 +293,5 @@ ENTRIES = {
     "Cosh": scalar("cosh", math(tirx.cosh)),
     "Asinh": scalar("asinh", math(tirx.asinh)),
     "Acosh": scalar("acosh", math(tirx.acosh)),
-    "Atanh": scalar("atanh", math(tirx.atanh)),
+    "Atanh": scalar("atanh", math(libm("atanh"))),
 }

@@ -21,9 +21,8 @@ def run(graph: Graph, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The graph's outputs for inputs given by name."""
     with TARGET, tvm.transform.PassContext(opt_level=3):
         machine = relax.VirtualMachine(tvm.compile(FUSE(to_relax(graph)), TARGET), tvm.cpu())
-    arguments = [np.ascontiguousarray(feeds[tensor.name]) for tensor in graph.gs.inputs]
-    shaped = [a.reshape(feeds[t.name].shape) for a, t in zip(arguments, graph.gs.inputs)]
-    return [out.numpy() for out in machine["main"](*map(tvm.runtime.tensor, shaped))]
+    arguments = [np.array(feeds[tensor.name], order="C") for tensor in graph.gs.inputs]
+    return [out.numpy() for out in machine["main"](*map(tvm.runtime.tensor, arguments))]
 
 
 def run_model(model: ModelProto, *inputs: np.ndarray) -> list[np.ndarray]:
