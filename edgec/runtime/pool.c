@@ -5,7 +5,8 @@
  * Task i of a job belongs to lane i modulo the number of lanes, so that a thread meets the same part
  * of the data step after step. A lane that has finished its own tasks takes those that others have
  * not begun: a worker that sleeps or is preempted delays nobody, and any number of workers will do.
- * A ticket carries the generation of its job, so that a late worker cannot claim from the next one.
+ * A lane's tasks are claimed by counting them down. Whoever claims one has seen the job it belongs to,
+ * for the job is written before the count: a worker that comes late takes part in the next job.
  */
 #define _GNU_SOURCE
 #include <fenv.h>
@@ -59,16 +60,16 @@ static void run_task(edgec_pool *pool, int32_t task) {
 }
 
 /* Runs the tasks of one lane, then whatever the other lanes have not begun. */
-static void work(edgec_pool *pool, uint32_t lane, uint32_t generation) {
+static void work(edgec_pool *pool, uint32_t lane) {
   for (uint32_t k = 0; k < pool->lane_count; k++) {
     uint32_t owner = (lane + k) % pool->lane_count;
-    uint64_t *ticket = &pool->lanes[owner].ticket;
-    uint64_t seen = __atomic_load_n(ticket, __ATOMIC_ACQUIRE);
-    while (seen >> 32 == generation && (uint32_t)seen) {
-      if (__atomic_compare_exchange_n(ticket, &seen, seen - 1, 0, __ATOMIC_ACQ_REL,
+    uint32_t *unclaimed = &pool->lanes[owner].unclaimed;
+    uint32_t left = __atomic_load_n(unclaimed, __ATOMIC_ACQUIRE);
+    while (left) {
+      if (__atomic_compare_exchange_n(unclaimed, &left, left - 1, 0, __ATOMIC_ACQ_REL,
                                       __ATOMIC_ACQUIRE)) {
-        run_task(pool, (int32_t)(owner + ((uint32_t)seen - 1) * pool->lane_count));
-        seen = __atomic_load_n(ticket, __ATOMIC_ACQUIRE);
+        run_task(pool, (int32_t)(owner + (left - 1) * pool->lane_count));
+        left = __atomic_load_n(unclaimed, __ATOMIC_ACQUIRE);
       }
     }
   }
@@ -79,7 +80,6 @@ static void *worker(void *argument) {
   edgec_pool *pool = lane->pool;
   uint32_t index = (uint32_t)(lane - pool->lanes), seen = lane->seen;
   current_lane = lane;
-  fesetenv(FE_DFL_ENV);
   for (;;) {
     spin(&pool->generation, seen, pool->spin_ns);
     if (__atomic_load_n(&pool->generation, __ATOMIC_SEQ_CST) == seen) {
@@ -92,22 +92,22 @@ static void *worker(void *argument) {
     }
     seen = __atomic_load_n(&pool->generation, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&pool->stop, __ATOMIC_ACQUIRE)) return NULL;
-    work(pool, index, seen);
+    work(pool, index);
   }
 }
 
 /* Starts the next generation, and wakes whoever sleeps. */
-static uint32_t advance(edgec_pool *pool) {
-  uint32_t generation = __atomic_add_fetch(&pool->generation, 1, __ATOMIC_SEQ_CST);
+static void advance(edgec_pool *pool) {
+  __atomic_add_fetch(&pool->generation, 1, __ATOMIC_SEQ_CST);
   if (__atomic_load_n(&pool->sleepers, __ATOMIC_SEQ_CST)) {
     pthread_mutex_lock(&pool->mutex);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
   }
-  return generation;
 }
 
-/* A worker that cannot be started is done without. */
+/* Workers inherit the floating-point environment that run has set. One that cannot be started is done
+ * without. */
 static void start_workers(edgec_pool *pool) {
   enum { STACK_BYTES = 512 * 1024 };
   sigset_t all, before;
@@ -136,7 +136,7 @@ static void borrowed_lane(void *argument, uint32_t index) {
   fegetenv(&environment);
   fesetenv(FE_DFL_ENV);
   current_lane = &pool->lanes[index];
-  work(pool, index, __atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE));
+  work(pool, index);
   current_lane = previous;
   fesetenv(&environment);
 }
@@ -166,8 +166,7 @@ static int run_here(edgec_task task, void *closure, int count) {
 
 static int parallel_launch(edgec_task task, void *closure, int task_count) {
   edgec_pool *pool = current_lane->pool;
-  uint32_t lanes = pool->lane_count, count = (uint32_t)task_count;
-  if (task_count <= 0) count = pool->in_job ? 1 : lanes;
+  uint32_t lanes = pool->lane_count, count = task_count > 0 ? (uint32_t)task_count : lanes;
   if (pool->in_job || lanes == 1 || count == 1) return run_here(task, closure, (int)count);
 
   if (!pool->started && !pool->parallel_for) start_workers(pool);
@@ -179,13 +178,12 @@ static int parallel_launch(edgec_task task, void *closure, int task_count) {
   __atomic_store_n(&pool->unfinished, count, __ATOMIC_RELAXED);
   for (uint32_t i = 0; i < lanes; i++) {
     uint32_t mine = i < count ? (count - i - 1) / lanes + 1 : 0;
-    __atomic_store_n(&pool->lanes[i].ticket, (uint64_t)(pool->generation + 1) << 32 | mine,
-                     __ATOMIC_RELEASE);
+    __atomic_store_n(&pool->lanes[i].unclaimed, mine, __ATOMIC_RELEASE);
   }
-  uint32_t generation = advance(pool);
+  advance(pool);
   if (pool->parallel_for)
     pool->parallel_for(pool->parallel_for_context, borrowed_lane, pool, lanes);
-  work(pool, 0, generation);
+  work(pool, 0);
   wait_until_finished(pool);
   pool->in_job = 0;
   return __atomic_load_n(&pool->failure, __ATOMIC_RELAXED);

@@ -16,12 +16,12 @@ static inline uint64_t edgec_align(uint64_t bytes) {
 
 /* One of the threads that share a parallel step. Lane 0 is the thread that called run. */
 typedef struct edgec_lane {
-  uint64_t ticket; /* atomic: generation of the job << 32 | tasks not yet claimed */
+  uint32_t unclaimed; /* atomic: tasks of the current job that nobody has claimed */
+  uint32_t seen;      /* the generation when the lane's worker was started */
   struct edgec_pool *pool;
   unsigned char *scratch;
   uint64_t scratch_used;
-  uint32_t seen; /* the generation when the lane's worker was started */
-  char padding[64 - 2 * sizeof(uint64_t) - 2 * sizeof(void *) - sizeof(uint32_t)];
+  char padding[64 - 2 * sizeof(uint32_t) - 2 * sizeof(void *) - sizeof(uint64_t)];
 } edgec_lane;
 
 typedef struct edgec_group { /* TVMParallelGroupEnv */

@@ -6,7 +6,7 @@
 #include "parallel.h"
 #include "program.h"
 
-enum { NOTHING, FAIL, FAIL_IN_TASK, WANT_SCRATCH, SLEEP, ROUNDING, NESTED, MANY_TASKS };
+enum { NOTHING, FAIL, FAIL_IN_TASK, WANT_SCRATCH, SLEEP, ROUNDING, NESTED, MANY_TASKS, STACKED };
 
 static int failing_task(int id, group *group, void *closure) {
   (void)closure;
@@ -30,6 +30,17 @@ static int nested_task(int id, group *group, void *closure) {
   return __TVMBackendParallelLaunch(count_task, closure, 8);
 }
 
+/* Workspaces of this thread lie one after the other, whatever happens between. */
+static int stacked(float *y) {
+  char *first = __TVMBackendAllocWorkspace(1, 0, 64, 2, 32);
+  int32_t counts[8] = {0};
+  int failed = __TVMBackendParallelLaunch(count_task, counts, 8);
+  failed |= __TVMBackendParallelLaunch(count_task, counts, 8);
+  char *second = __TVMBackendAllocWorkspace(1, 0, 64, 2, 32);
+  y[0] = (float)(second - first);
+  return failed | __TVMBackendFreeWorkspace(1, 0, second) | __TVMBackendFreeWorkspace(1, 0, first);
+}
+
 static int32_t obey(void *const *a) {
   int mode = (int)((const float *)a[0])[0];
   float *y = a[1];
@@ -42,6 +53,7 @@ static int32_t obey(void *const *a) {
     case WANT_SCRATCH: return __TVMBackendAllocWorkspace(1, 0, 1000, 2, 32) ? 0 : -1;
     case SLEEP: while (nanosleep(&moment, &moment)) {} return 0;
     case ROUNDING: return __TVMBackendParallelLaunch(rounding_task, y, 0);
+    case STACKED: return stacked(y);
     case NESTED: __TVMBackendParallelLaunch(nested_task, counts, 2); break;
     case MANY_TASKS: __TVMBackendParallelLaunch(count_task, counts, 1000); break;
     default: break;
@@ -61,6 +73,6 @@ static const edgec_program program = {
   .model = EDGEC_MODEL("faults", "", "", 0, 1, 1, 0),
   .inputs = inputs, .outputs = outputs, .tolerances = tolerances,
   .kernels = kernels, .args = args, .arg_count = 2, .steps = steps, .step_count = 1,
-  .weights = EDGEC_WEIGHTS, .scratch_bytes = 64,
+  .weights = EDGEC_WEIGHTS, .scratch_bytes = 128,
 };
 EDGEC_EXPORT_MODEL(faults, program)

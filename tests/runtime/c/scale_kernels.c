@@ -15,8 +15,9 @@ static int scale_part(int id, group *group, void *argument) {
   int part = (SIZE + group->num_task - 1) / group->num_task;
   float *workspace = __TVMBackendAllocWorkspace(1, 0, SIZE * sizeof(float), 2, 32);
   if (!workspace) return -1;
-  for (int i = id * part; i < (id + 1) * part && i < SIZE; i++) workspace[i] = c->x[i] * FACTOR;
-  for (int i = id * part; i < (id + 1) * part && i < SIZE; i++) c->y[i] = workspace[i] + c->w[i];
+  int start = id * part, count = start + part < SIZE ? part : SIZE - start;
+  for (int i = 0; i < count; i++) workspace[i] = c->x[start + i] * FACTOR;
+  for (int i = 0; i < count; i++) c->y[start + i] = workspace[i] + c->w[start + i];
   return __TVMBackendFreeWorkspace(1, 0, workspace);
 }
 

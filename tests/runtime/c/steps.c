@@ -1,7 +1,8 @@
 /* Control flow and state.
  *
  * total = sum over i of the four rows of x, row i negated where flags[i] is set (SELECT in REPEAT);
- * reversed[i] = x[3 - i] (a negative stride); twice = 2 * 3 * total (nested REPEATs of additions);
+ * reversed[i] = x[3 - i] (a negative stride, by way of the arena); twice = 2 * (x[0] + x[1] + x[2])
+ * (strides in a REPEAT within a REPEAT);
  * count = count of the previous run + 1 (state). */
 #include "program.h"
 
@@ -45,11 +46,12 @@ static const edgec_arg args[] = {
   /* 1: the flag */ {EDGEC_INPUT, 1, 0, 1},
   /* 2: subtract */ {EDGEC_INPUT, 0, 0, ROW}, {EDGEC_OUTPUT, 0, 0, 0},
   /* 4: add */ {EDGEC_INPUT, 0, 0, ROW}, {EDGEC_OUTPUT, 0, 0, 0},
-  /* 6: reverse */ {EDGEC_INPUT, 0, 3 * ROW, -ROW}, {EDGEC_OUTPUT, 1, 0, ROW},
+  /* 6: reverse */ {EDGEC_INPUT, 0, 3 * ROW, -ROW}, {EDGEC_ARENA, 0, 128, ROW},
   /* 8: zero twice */ {EDGEC_ARENA, 0, 64, 0},
-  /* 9: accumulate */ {EDGEC_OUTPUT, 0, 0, 0}, {EDGEC_ARENA, 0, 64, 0},
+  /* 9: accumulate */ {EDGEC_INPUT, 0, 0, ROW}, {EDGEC_ARENA, 0, 64, 0},
   /* 11: copy out */ {EDGEC_ARENA, 0, 64, 0}, {EDGEC_OUTPUT, 2, 0, 0},
   /* 13: increment */ {EDGEC_STATE, 1, 0, 0}, {EDGEC_OUTPUT, 3, 0, 0},
+  /* 15: reversed */ {EDGEC_ARENA, 0, 128, ROW}, {EDGEC_OUTPUT, 1, 0, ROW},
 };
 static const edgec_step steps[] = {
   {EDGEC_CALL, 0, 0, 1},
@@ -63,6 +65,8 @@ static const edgec_step steps[] = {
     {EDGEC_REPEAT, 3, 1, 0},
       {EDGEC_CALL, 1, 9, 2},
   {EDGEC_CALL, 3, 11, 2},
+  {EDGEC_REPEAT, 4, 1, 0},
+    {EDGEC_CALL, 3, 15, 2},
   {EDGEC_CALL, 4, 13, 2},
 };
 static const edgec_state states[] = {
@@ -71,7 +75,7 @@ static const edgec_state states[] = {
 static const edgec_program program = {
   .model = EDGEC_MODEL("steps", "", "", 0, 2, 4, 2),
   .inputs = inputs, .outputs = outputs, .tolerances = tolerances, .states = states,
-  .kernels = kernels, .args = args, .arg_count = 15, .steps = steps, .step_count = 12,
-  .weights = EDGEC_WEIGHTS, .arena_bytes = 128,
+  .kernels = kernels, .args = args, .arg_count = 17, .steps = steps, .step_count = 14,
+  .weights = EDGEC_WEIGHTS, .arena_bytes = 384,
 };
 EDGEC_EXPORT_MODEL(steps, program)
