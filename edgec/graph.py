@@ -15,13 +15,14 @@ from onnx import helper
 
 from edgec import sandbox
 from edgec.dims import bind
+from edgec.downgrade import convert
 from edgec.errors import ModelError, PassError
 from edgec.external import load_external, store_external, write_file
 from edgec.limits import INTERNAL_OPSET, check_limits
 from edgec.limits import graphs as proto_graphs
 from edgec.onnx_io import export_graph, import_graph
 from edgec.shapes import infer
-from edgec.skeleton import convert, inferred_outputs, split
+from edgec.skeleton import inferred_outputs, split
 from edgec.tensors import Constant, Node, Variable, inner_nodes, metadata_of, set_type, subgraphs
 from edgec.topology import copy, sort
 

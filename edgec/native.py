@@ -108,9 +108,10 @@ def _is_function(operator: str) -> bool:
     return bool(schema.has_function or schema.has_context_dependent_function)
 
 
-def check(model: bytes) -> bytes:
-    """`model` itself, when ONNX's checker accepts it."""
+def validate(model: bytes) -> bytes:
+    """`model` itself, when ONNX's checker accepts it and its types and shapes agree."""
     _checker.check_model(model, False, False, False)
+    infer(model)
     return model
 
 
@@ -118,7 +119,7 @@ CALLS: dict[str, Callable[..., bytes]] = {
     "prepare": prepare,
     "convert_to": convert_to,
     "infer": infer,
-    "check": check,
+    "validate": validate,
 }
 
 

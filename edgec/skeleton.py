@@ -9,7 +9,6 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from edgec import sandbox
 from edgec.errors import ModelError
 from edgec.limits import graphs
 from edgec.tensors import check_tensor
@@ -62,41 +61,6 @@ def split(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto, dict[str
         del inner.value_info[:]
         inner.value_info.extend(kept)
     return skeleton, weights
-
-
-def convert(model: onnx.ModelProto, source: int, target: int, *, trusted: bool) -> None:
-    """Take `model`, in place, from opset `source` of the default domain to `target`.
-
-    Raises ModelError when an operator does not exist there or cannot say the same.
-    """
-    skeleton, weights = split(model, source)
-    data = sandbox.call("convert_to", skeleton.SerializeToString(), target, trusted=trusted)
-    converted = onnx.ModelProto.FromString(data)
-    metadata = {
-        node.output[0]: node.metadata_props
-        for graph in graphs(model.graph)
-        for node in graph.node
-        if node.output
-    }
-    for graph in graphs(converted.graph):
-        for node in graph.node:
-            if node.output and not node.metadata_props:
-                node.metadata_props.extend(metadata.get(node.output[0], ()))
-    large = [node for node in model.graph.node if large_constant(node) is not None]
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in weights]
-    for field, values in (
-        ("node", (*large, *converted.graph.node)),
-        ("initializer", (*kept, *converted.graph.initializer)),
-        ("value_info", converted.graph.value_info),
-    ):
-        values = list(values)
-        model.graph.ClearField(field)
-        getattr(model.graph, field).extend(values)
-    for entry in model.opset_import:
-        if entry.domain == "":
-            entry.version = target
-    imports = list(model.opset_import)
-    model.ir_version = max(helper.find_min_ir_version_for(imports, ignore_unknown=True), 4)
 
 
 def inferred_outputs(model: onnx.ModelProto) -> list[str]:

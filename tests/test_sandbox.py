@@ -53,7 +53,7 @@ def test_answers(trusted: bool) -> None:
 @pytest.mark.parametrize("trusted", [False, True])
 def test_refusals_are_errors(trusted: bool) -> None:
     with pytest.raises(ModelError, match="onnx refuses the model"):
-        sandbox.call("check", b"\x08\x01", trusted=trusted)
+        sandbox.call("validate", b"\x08\x01", trusted=trusted)
 
 
 def test_one_helper_serves_all() -> None:
@@ -61,14 +61,14 @@ def test_one_helper_serves_all() -> None:
     for _ in range(3):
         sandbox.call("infer", MODEL)
     with pytest.raises(ModelError):
-        sandbox.call("check", b"\x08\x01")
+        sandbox.call("validate", b"\x08\x01")
     assert helper_pid() == pid
 
 
 def test_a_hang_is_an_error() -> None:
     with pytest.raises(ModelError, match=r"took more than 1e-05 s"):
         sandbox.call("infer", MODEL, seconds=1e-5)
-    assert sandbox.call("check", MODEL) == MODEL
+    assert sandbox.call("validate", MODEL) == MODEL
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory limit is Linux's")
@@ -77,18 +77,18 @@ def test_too_much_memory_is_an_error() -> None:
     large = MODEL + onnx.ModelProto(doc_string="x" * (64 << 20)).SerializeToString()
     with pytest.raises(ModelError):
         sandbox.call("infer", large, memory=1 << 20)
-    assert sandbox.call("check", MODEL) == MODEL
+    assert sandbox.call("validate", MODEL) == MODEL
 
 
 def test_a_crash_is_an_error() -> None:
     pid = helper_pid()
-    sandbox.call("check", MODEL)
+    sandbox.call("validate", MODEL)
     os.kill(pid, signal.SIGSTOP)
     errors: list[ModelError] = []
 
     def use() -> None:
         try:
-            sandbox.call("check", MODEL)
+            sandbox.call("validate", MODEL)
         except ModelError as error:
             errors.append(error)
 
@@ -99,7 +99,7 @@ def test_a_crash_is_an_error() -> None:
     os.kill(pid, signal.SIGCONT)
     user.join(10)
     assert "crashed on this model (SIGSEGV)" in errors[0].what
-    assert sandbox.call("check", MODEL) == MODEL
+    assert sandbox.call("validate", MODEL) == MODEL
     assert helper_pid() != pid
 
 
@@ -107,13 +107,13 @@ def test_a_helper_found_dead_is_replaced() -> None:
     pid = helper_pid()
     os.kill(pid, signal.SIGKILL)
     assert_ends(pid)
-    assert sandbox.call("check", MODEL) == MODEL
+    assert sandbox.call("validate", MODEL) == MODEL
 
 
 def test_many_threads() -> None:
     answers: list[bytes] = []
     threads = [
-        threading.Thread(target=lambda: answers.append(sandbox.call("check", MODEL)))
+        threading.Thread(target=lambda: answers.append(sandbox.call("validate", MODEL)))
         for _ in range(8)
     ]
     for thread in threads:
@@ -127,8 +127,8 @@ def test_a_forked_child_has_its_own() -> None:
     pid = helper_pid()
     script = (
         "import os; from edgec import sandbox; from tests.test_sandbox import MODEL;"
-        "sandbox.call('check', MODEL); first = sandbox._helper.pid; child = os.fork();"
-        "ok = sandbox.call('check', MODEL) == MODEL;"
+        "sandbox.call('validate', MODEL); first = sandbox._helper.pid; child = os.fork();"
+        "ok = sandbox.call('validate', MODEL) == MODEL;"
         "same = sandbox._helper.pid == first;"
         "os._exit(0 if ok and not same else 1) if child == 0 else None;"
         "_, status = os.waitpid(child, 0);"
