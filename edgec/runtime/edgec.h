@@ -19,7 +19,8 @@
  *
  * Instances are independent: any number may exist and run at once in different threads. One
  * instance serves one call at a time; a second concurrent call returns EDGEC_BUSY. After creation
- * edgec itself allocates nothing; the first parallel step starts the worker threads.
+ * edgec itself allocates nothing; the first parallel step starts the worker threads. After fork() the
+ * child may go on using its instances. Destroy them all before a library is unloaded.
  */
 #ifndef EDGEC_H
 #define EDGEC_H

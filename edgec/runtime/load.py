@@ -432,7 +432,7 @@ class _Library:
                 self._library = ctypes.CDLL(path)
             except (OSError, AttributeError):  # no memfd here, or none that may be executed
                 self._close_file()
-                self._library = ctypes.CDLL(_cached_copy(content))
+                self._library = _load_from_cache(content)
         except OSError as error:
             raise ArtifactError(f"its library cannot be loaded: {error}", where=where) from None
 
@@ -465,28 +465,26 @@ class _Library:
             self._file = None
 
 
-def _cached_copy(content: memoryview) -> str:
-    """Path of a file with this content in the user's cache folder, which others cannot write to."""
+def _load_from_cache(content: memoryview) -> ctypes.CDLL:
+    """Load by way of a file in the user's cache folder, which others cannot write to."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = os.path.join(base, "edgec", "libraries")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     path = os.path.join(folder, f"{hashlib.sha256(content).hexdigest()}.so")
-    try:
-        with open(path, "rb") as stream:
-            if stream.read() == content:
-                return path
-    except FileNotFoundError:
-        pass
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as stream:
+        if stream.read() == content:
+            return ctypes.CDLL(path)
     temporary = f"{path}.{os.getpid()}"
     try:
         with open(temporary, "wb") as stream:
             stream.write(content)
-        os.chmod(temporary, 0o500)
+        library = ctypes.CDLL(temporary)
         os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
+        return library
+    except BaseException:
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
-    return path
+        raise
 
 
 class Module:

@@ -64,15 +64,15 @@ typedef struct edgec_step {
   uint32_t a, b, c;
 } edgec_step;
 
-/* A kernel returns 0 on success. It may call back through the TVM pointers of callbacks.c. */
+/* A kernel returns 0 on success. It may call the runtime back through the pointers in pool.c. */
 typedef struct edgec_kernel {
   int32_t (*call)(void *const *args);
   const char *name; /* for messages */
 } edgec_kernel;
 
 /* A recurrent tensor: a buffer of `bytes` bytes, zero at first, that steps read as STATE; after
- * every successful run the bytes at `next` are copied into it. `next` is not a STATE (other than by
- * a step's copy through the arena), and still holds its value when the last step has run. */
+ * every successful run the bytes at `next` are copied into it, state after state. `next` is not a
+ * STATE, and still holds its value when the last step has run. */
 typedef struct edgec_state {
   uint64_t bytes;
   edgec_arg next;
