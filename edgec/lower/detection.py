@@ -15,9 +15,7 @@ from edgec.lower.loops import Loops
 from edgec.lower.reduce import SUM, lowest, reducer
 
 
-def non_max_suppression(
-    ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
-) -> relax.Expr:
+def non_max_suppression(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
     """Boxes kept per batch and class, best first; rows beyond the kept ones are -1.
 
     How many are kept is known at run time only, so the output's first dimension must be given, and
@@ -153,7 +151,8 @@ def roi_align(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Ex
             largest = reducer(maximum, lowest, "max")
 
             def strongest(*i: Any) -> Any:
-                used, parts = sample(*i, p.var, q.var)
+                n, c, row, column = i
+                used, parts = sample(n, c, row, column, p.var, q.var)
                 best = parts[0]
                 for part in parts[1:]:
                     best = tirx.max(best, part)
@@ -162,7 +161,8 @@ def roi_align(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Ex
             return te.compute(shape, strongest, name="roi_align")
 
         def total(*i: Any) -> Any:
-            used, parts = sample(*i, p.var, q.var)
+            n, c, row, column = i
+            used, parts = sample(n, c, row, column, p.var, q.var)
             return SUM(select(used, sum(parts[1:], parts[0]), literal(0, dtype)), axis=[p, q])
 
         sums = te.compute(shape, total, name="roi_sum")

@@ -146,7 +146,7 @@ def _run(node: gs.Node, feeds: dict[str, np.ndarray], opset: int) -> list[np.nda
 
 def onnx_type(dtype: str) -> int:
     """The ONNX element type of a TVM or numpy dtype name."""
-    return onnx.TensorProto.DataType.Value(_ONNX_NAMES.get(dtype, dtype.upper()))
+    return int(onnx.TensorProto.DataType.Value(_ONNX_NAMES.get(dtype, dtype.upper())))
 
 
 _ONNX_NAMES = {"float32": "FLOAT", "float64": "DOUBLE"}

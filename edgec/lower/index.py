@@ -151,7 +151,7 @@ def scatter_nd(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.E
 
 
 def one_hot(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
-    indices, depth, values = inputs
+    indices, _, values = inputs
     spread = ctx.shape(indices)
     rank = len(spread) + 1
     axis = axis_of(ctx.attr(node, "axis", -1), rank)

@@ -1,4 +1,4 @@
-"""Kernels that must run in order: explicit loops over buffers, where TE's equations do not reach."""
+"""Kernels that must run in order: explicit loops over buffers, beyond TE's equations."""
 
 from __future__ import annotations
 

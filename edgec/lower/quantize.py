@@ -101,12 +101,12 @@ def dequantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | Non
         zero_step = (0,) * len(ctx.shape(x))
     else:
         zero, zero_step = _spread(ctx, node, x, zero)
-    if all(isinstance(e, Constant) for e in (x, scale, zero)):
+    known = [e.value.numpy() for e in (x, scale, zero) if isinstance(e, Constant)]
+    if len(known) == 3:
         shape = ctx.shape(x)
-        whole = _repeated(zero.value.numpy(), zero_step, shape).astype(np.int32)
-        centre = x.value.numpy().astype(np.int32) - whole
-        value = centre.astype(np.float32) * _repeated(scale.value.numpy(), step, shape)
-        return ctx.const(value, dtype)
+        whole = _repeated(known[2], zero_step, shape).astype(np.int32)
+        centre = known[0].astype(np.int32) - whole
+        return ctx.const(centre.astype(np.float32) * _repeated(known[1], step, shape), dtype)
 
     def compute(data: Any, scales: Any, zeros: Any) -> Any:
         def element(*i: Any) -> Any:

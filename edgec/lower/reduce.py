@@ -43,7 +43,9 @@ def highest(dtype: Any) -> Any:
 
 
 def reducer(combine: Fn, identity: Fn, name: str) -> Fn:
-    return te.comm_reducer(combine, identity, name)
+    """A commutative reduction for `te.compute`, as `result(value, axis=axes)`."""
+    made: Fn = te.comm_reducer(combine, identity, name)
+    return made
 
 
 SUM = reducer(lambda a, b: a + b, lambda t: literal(0, str(t)), "sum")

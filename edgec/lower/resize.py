@@ -105,15 +105,18 @@ def _extents(
     policy = ctx.attr(node, "keep_aspect_ratio_policy", "stretch")
     wanted = _given(ctx, node, 3, "sizes")
     if wanted is not None:
-        each = [float(np.float32(n) / np.float32(shape[a])) for n, a in zip(wanted, axes)]
+        goal = [int(n) for n in wanted]
+        each = [
+            float(np.float32(n) / np.float32(shape[a])) for n, a in zip(goal, axes, strict=True)
+        ]
         if policy != "stretch":
             if policy not in ("not_larger", "not_smaller"):
                 raise Refused(f"keep_aspect_ratio_policy={policy!r} is unknown")
             common = min(each) if policy == "not_larger" else max(each)
             each = [common] * len(axes)
-            wanted = [int(common * shape[a] + 0.5) for a in axes]
-        for axis, scale, size in zip(axes, each, wanted, strict=True):
-            scales[axis], sizes[axis] = scale, int(size)
+            goal = [int(common * shape[a] + 0.5) for a in axes]
+        for axis, scale, size in zip(axes, each, goal, strict=True):
+            scales[axis], sizes[axis] = scale, size
         return scales, tuple(sizes)
     factors = _given(ctx, node, 2, "scales")
     if factors is None:
@@ -193,13 +196,14 @@ def _coordinates(
 
 
 def _round(at: np.ndarray, mode: str) -> np.ndarray:
-    if mode == "floor":
-        return np.floor(at)
-    if mode == "ceil":
-        return np.ceil(at)
-    if mode == "round_prefer_floor":
-        return np.ceil(at - np.float32(0.5))
-    return np.floor(at + np.float32(0.5))
+    half = np.float32(0.5)
+    rounded_to: np.ndarray = {
+        "floor": np.floor(at),
+        "ceil": np.ceil(at),
+        "round_prefer_floor": np.ceil(at - half),
+        "round_prefer_ceil": np.floor(at + half),
+    }[mode]
+    return rounded_to
 
 
 def _taps(ratio: np.ndarray, scale: float, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
@@ -264,10 +268,10 @@ def _weighted(
     y = ctx.cast(x, wide)
     for axis, axis_table in tables.items():
         y = _along(ctx, y, axis, axis_table)
+    fill = literal(extrapolation, wide)
     outside = {a: t.outside for a, t in tables.items() if t.outside.any()}
     for axis, mask in outside.items():
         column = mask.reshape([-1 if a == axis else 1 for a in range(len(ctx.shape(y)))])
-        fill = literal(extrapolation, wide)
         y = ctx.map("extrapolate", lambda v, m: tirx.Select(m, fill, v), y, ctx.const(column))
     if wide == dtype:
         return y

@@ -119,16 +119,9 @@ def slice_(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> rela
     x = inputs[0]
     shape = ctx.shape(x)
     rank = len(shape)
-    bounds = []
-    for position, name in ((1, "starts"), (2, "ends"), (3, "axes"), (4, "steps")):
-        value = ctx.attr(node, name)
-        if value is None:
-            present = len(inputs) > position and inputs[position] is not None
-            value = ctx.required(node, position, name) if present else None
-        bounds.append(None if value is None else [int(v) for v in value])
-    starts, ends, axes, steps = bounds
-    axes = list(range(len(starts))) if axes is None else [axis_of(a, rank) for a in axes]
-    steps = [1] * len(starts) if steps is None else steps
+    starts, ends = _bounds(ctx, node, 1, "starts", []), _bounds(ctx, node, 2, "ends", [])
+    axes = [axis_of(a, rank) for a in _bounds(ctx, node, 3, "axes", list(range(len(starts))))]
+    steps = _bounds(ctx, node, 4, "steps", [1] * len(starts))
     first, stride, sizes = [0] * rank, [1] * rank, list(shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step == 0:
@@ -138,6 +131,14 @@ def slice_(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> rela
     if tuple(sizes) == shape and all(s == 1 for s in stride):
         return x
     return strided(ctx, x, first, stride, tuple(sizes))
+
+
+def _bounds(ctx: Context, node: gs.Node, position: int, name: str, default: list[int]) -> list[int]:
+    """A parameter of Slice, an attribute in old opsets and an input since."""
+    value = ctx.attr(node, name)
+    if value is None and len(node.inputs) > position and node.inputs[position].name:
+        value = ctx.required(node, position, name)
+    return default if value is None else [int(v) for v in value]
 
 
 def _python(bound: int, step: int = 1) -> int | None:
