@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnx
 import onnx.printer
@@ -39,7 +39,7 @@ from edgec.errors import ArtifactError, ModelError, VerifyError
 from edgec.external import all_tensors
 from edgec.graph import Graph, load
 from edgec.options import Options, check_options, chosen_passes, combinations, facts_of
-from edgec.plan import plan
+from edgec.plan import Plan, plan
 from edgec.proof import LEVELS as PROOFS
 from edgec.proof import means_of_proof, prove, start_golden, twin_of
 from edgec.rewrite import Event, PassReport, optimize
@@ -48,6 +48,9 @@ from edgec.states import check_states, suggest_states
 from edgec.targets import Target
 from edgec.variant import OnEvent, Workshop
 from edgec.verify import read_model
+
+if TYPE_CHECKING:
+    from edgec.lower.extract import Lowered
 
 ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
 
@@ -267,11 +270,14 @@ class Compilation:
             for pair in suggest_states(inputs, outputs):
                 self.note(f"'{pair[0]}' looks like the next '{pair[1]}': --state {'='.join(pair)}")
         golden = start_golden(self.source, inputs, outputs, self.options.states)
-        with self.stage("lower"):
-            lowered = lower_graph(graph, name, list(self.options.states))
-        with self.stage("plan"):
-            planned = plan(lowered.program)
+        lowerings: dict[int, tuple[Lowered, Plan]] = {}
         for target in chosen:
+            if target.channel_block not in lowerings:
+                with self.stage("lower"):
+                    lowered = lower_graph(graph, name, list(self.options.states), target)
+                with self.stage("plan"):
+                    lowerings[target.channel_block] = lowered, plan(lowered.program)
+            lowered, planned = lowerings[target.channel_block]
             variant = workshop.build(lowered, planned, target, dims, golden.result)
             twin = None
             if means_of_proof(target) == "host-twin":

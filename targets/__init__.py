@@ -26,7 +26,8 @@ class Target:
     `triple` is LLVM's, `mcpu` and `features` LLVM's names; `cpu_flags` are the names the Linux
     kernel prints in /proc/cpuinfo for everything the code needs, `libc` the floor the library is
     linked against ("glibc 2.17"). `vector_bits` is the width of the widest vector registers and
-    `vector_registers` their number.
+    `vector_registers` their number;
+    `channel_block` is how many channels of an image lie together (`edgec.lower.blocked`).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Target:
     cpu_flags: tuple[str, ...]
     vector_bits: int
     vector_registers: int
+    channel_block: int
     libc: str
     qemu_cpu: str = "max"
     optional: tuple[tuple[str, str], ...] = ()

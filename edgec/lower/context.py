@@ -1,4 +1,5 @@
-"""What an operator's lowering sees: the block being built, shapes, dtypes, known values, attributes.
+"""What an operator's lowering sees: the block being built, shapes, dtypes, known values,
+attributes.
 
 Every tensor is static: `shape` is a tuple of int, `dtype` a TVM name ("float32", "int64", "bool").
 """
@@ -57,10 +58,15 @@ _DTYPES = frozenset(
 
 
 class Context:
-    """The state of one conversion. Entries use it to read their node and to emit expressions."""
+    """The state of one conversion. Entries use it to read their node and to emit expressions.
 
-    def __init__(self, builder: relax.BlockBuilder) -> None:
+    `block` is the number of channels in a block of an image (see `edgec.lower.blocked`), 0 for
+    none.
+    """
+
+    def __init__(self, builder: relax.BlockBuilder, block: int = 0) -> None:
         self.builder = builder
+        self.block = block
         self.values: dict[str, np.ndarray] = {}
         self.exprs: dict[str, relax.Expr] = {}
         self.origin: dict[str, str] = {}

@@ -19,6 +19,7 @@ from tvm import relax
 from edgec.errors import LoweringError
 from edgec.lower import (
     activation,
+    blocked,
     cast,
     conv,
     detection,
@@ -36,7 +37,8 @@ from edgec.lower import (
     sample,
     shape,
 )
-from edgec.lower.context import Context, Refused, Result, Unsupported, tensor_dtype
+from edgec.lower.blocked import Blocked
+from edgec.lower.context import Context, Refused, Result, Shape, Unsupported, tensor_dtype
 from edgec.lower.expand import expand
 from edgec.lower.fold import evaluate
 
@@ -77,14 +79,16 @@ MAX_EXPANSION = 32
 """How deep function bodies may nest."""
 
 
-def to_relax(graph: Graph) -> tvm.IRModule:
+def to_relax(graph: Graph, block: int = 0) -> tvm.IRModule:
     """The graph as one Relax function `main(inputs...) -> Tuple(outputs)`, shapes static.
+
+    With `block`, images between convolutions have their channels in blocks of that many.
 
     Parameters are named and ordered as the graph's inputs, weights are constants, and the module
     attribute `ORIGIN` maps each binding to its node. Raises LoweringError naming every node that
     cannot be lowered.
     """
-    module, refused = _convert(graph)
+    module, refused = _convert(graph, block)
     if refused:
         first = refused[0]
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
@@ -98,13 +102,13 @@ def to_relax(graph: Graph) -> tvm.IRModule:
 
 def unsupported(graph: Graph) -> list[Unsupported]:
     """Every node that `to_relax` would refuse, in the graph's order; no kernel is built."""
-    return _convert(graph)[1]
+    return _convert(graph, 0)[1]
 
 
-def _convert(graph: Graph) -> tuple[tvm.IRModule, list[Unsupported]]:
+def _convert(graph: Graph, block: int) -> tuple[tvm.IRModule, list[Unsupported]]:
     source = graph.gs
     builder = relax.BlockBuilder()
-    ctx = Context(builder)
+    ctx = Context(builder, block)
     walk = _Walk(ctx, int(source.opset))
     try:
         params = [_placeholder(t) for t in source.inputs]
@@ -140,6 +144,7 @@ class _Walk:
         self.ctx = ctx
         self.opset = opset
         self.refused: list[Unsupported] = []
+        self.images: dict[str, Blocked] = {}
 
     def nodes(self, nodes: list[gs.Node], origin: str | None, depth: int = 0) -> None:
         """Convert `nodes` in order; `origin` names the node whose body they are, if any."""
@@ -166,7 +171,13 @@ class _Walk:
             self.ctx.values[name] = tensor.values
         if name not in self.ctx.exprs and name in self.ctx.values:
             self.ctx.exprs[name] = self.ctx.const(self.ctx.values[name])
+        if name not in self.ctx.exprs and name in self.images:
+            self.ctx.exprs[name] = self.images[name].plain(self.ctx)
         return self.ctx.exprs.get(name)
+
+    def _form(self, tensor: gs.Tensor) -> relax.Expr | Blocked | None:
+        """The tensor as it is at hand, blocked images first."""
+        return self.images.get(tensor.name) or self._expr(tensor)
 
     def _node(self, node: gs.Node, name: str, depth: int) -> None:
         ctx = self.ctx
@@ -174,6 +185,9 @@ class _Walk:
             if isinstance(tensor, gs.Constant):
                 ctx.values.setdefault(tensor.name, tensor.values)
         shapes = {t.name: ctx.shape(ctx.exprs[t.name]) for t in node.inputs if t.name in ctx.exprs}
+        shapes |= {
+            t.name: self.images[t.name].shape(ctx) for t in node.inputs if t.name in self.images
+        }
         known = evaluate(node, ctx.values, shapes, self.opset)
         if known is not None:
             ctx.values.update(
@@ -189,8 +203,25 @@ class _Walk:
         else:
             self._body(node, name, depth)
 
+    def _image(self, node: gs.Node) -> bool:
+        """Lower a node on blocked images, where it has such a form and its operands do."""
+        entry = blocked.ENTRIES.get(node.op) if self.ctx.block else None
+        if entry is None:
+            return False
+        inputs = [self._form(t) for t in node.inputs]
+        if node.op != "Conv" and not any(isinstance(each, Blocked) for each in inputs):
+            return False
+        image = entry(self.ctx, node, inputs)
+        if image is None:
+            return False
+        self._check(node.outputs[0], image.shape(self.ctx), self.ctx.dtype(image.expr))
+        self.images[node.outputs[0].name] = image
+        return True
+
     def _entry(self, node: gs.Node) -> None:
         ctx = self.ctx
+        if self._image(node):
+            return
         inputs = [self._expr(t) for t in node.inputs]
         for tensor, expr in zip(node.inputs, inputs, strict=True):
             if tensor.name and expr is None:
@@ -210,13 +241,17 @@ class _Walk:
         """Name `expr` as the tensor, after checking it against what shape inference said."""
         if not tensor.name:
             return
-        declared, shape = tensor.shape, self.ctx.shape(expr)
+        self._check(tensor, self.ctx.shape(expr), self.ctx.dtype(expr))
+        self.ctx.exprs[tensor.name] = expr
+
+    def _check(self, tensor: gs.Variable, shape: Shape, dtype: str) -> None:
+        """Compare what was made with what shape inference said; raises Refused."""
+        declared = tensor.shape
         if declared is not None and all(isinstance(n, int | np.integer) for n in declared):
             if tuple(int(n) for n in declared) != shape:
                 raise Refused(f"shape {shape} of {tensor.name!r} is declared as {tuple(declared)}")
-        if tensor.dtype is not None and np.dtype(tensor.dtype).name != self.ctx.dtype(expr):
-            raise Refused(f"{tensor.name!r} of {self.ctx.dtype(expr)} is declared {tensor.dtype}")
-        self.ctx.exprs[tensor.name] = expr
+        if tensor.dtype is not None and np.dtype(tensor.dtype).name != dtype:
+            raise Refused(f"{tensor.name!r} of {dtype} is declared {tensor.dtype}")
 
     def _body(self, node: gs.Node, name: str, depth: int) -> None:
         if depth >= MAX_EXPANSION:

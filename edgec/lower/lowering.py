@@ -11,6 +11,7 @@ from edgec.lower.convert import ORIGIN, to_relax
 from edgec.lower.extract import Lowered, extract
 from edgec.lower.origins import trace
 from edgec.program import Tensor
+from edgec.targets import Target
 
 TO_KERNELS: tuple[tvm.transform.Pass, ...] = (
     relax.transform.CanonicalizeBindings(),
@@ -32,13 +33,13 @@ def signature(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
     return inputs, [_tensor(tensor) for tensor in graph.gs.outputs]
 
 
-def lower_graph(graph: Graph, name: str, states: list[tuple[str, str]]) -> Lowered:
-    """Lower `graph` to a program called `name`; `states` are (output, input) names.
+def lower_graph(graph: Graph, name: str, states: list[tuple[str, str]], target: Target) -> Lowered:
+    """Lower `graph` for `target` to a program called `name`; `states` are (output, input) names.
 
     Raises:
         LoweringError: every node that cannot be lowered, all at once.
     """
-    operators = to_relax(graph)
+    operators = to_relax(graph, target.channel_block)
     inputs, outputs = signature(graph)
     separate, grouped, fused = fusion(operators)
     nodes = trace(separate, grouped, dict(operators.attrs[ORIGIN]))

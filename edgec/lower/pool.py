@@ -8,9 +8,9 @@ from typing import Any
 import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 
-from edgec.lower.context import Context, literal, select
-from edgec.lower.loops import Loops
+from edgec.lower.context import Context, Shape, literal, select
 from edgec.lower.elementwise import maximum
+from edgec.lower.loops import Loops
 from edgec.lower.reduce import lowest, reducer
 from edgec.lower.window import Window, window
 
@@ -19,14 +19,18 @@ def max_pool(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Exp
     (x,) = inputs
     column_major = bool(ctx.attr(node, "storage_order", 0))
     w = window(ctx, node, ctx.shape(x)[2:])
-    dtype = ctx.dtype(x)
     if len(node.outputs) > 1 and node.outputs[1].name:
         return _max_with_indices(ctx, x, w, column_major)
+    return max_of(ctx, node, x, w)
+
+
+def max_of(ctx: Context, node: gs.Node, x: relax.Expr, w: Window) -> relax.Expr:
+    """The largest of each window over the axes after the first two."""
     largest = reducer(maximum, lambda t: lowest(t), "max")
 
     def pooled(data: te.Tensor) -> te.Tensor:
         return _over_window(
-            data, w, lambda value, axes: largest(value, axis=axes), lowest(dtype), "max_pool"
+            data, w, lambda v, axes: largest(v, axis=axes), lowest(ctx.dtype(x)), "max_pool"
         )
 
     return ctx.te("max_pool", pooled, x)
@@ -104,7 +108,7 @@ def _max_with_indices(
 
         return list(te.compute((batch, channels, *w.sizes), element, name="max_pool"))
 
-    return ctx.te("max_pool_indices", pooled, x)
+    return list(ctx.te("max_pool_indices", pooled, x))
 
 
 def _flat_strides(space: list[int], column_major: bool) -> list[int]:
@@ -115,12 +119,12 @@ def _flat_strides(space: list[int], column_major: bool) -> list[int]:
 
 def average_pool(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     (x,) = inputs
+    return average_of(ctx, node, x, window(ctx, node, ctx.shape(x)[2:]))
+
+
+def average_of(ctx: Context, node: gs.Node, x: relax.Expr, w: Window) -> relax.Expr:
+    """The mean of each window over the axes after the first two."""
     include = bool(ctx.attr(node, "count_include_pad", 0))
-    w = window(ctx, node, ctx.shape(x)[2:])
-    return _average(ctx, x, w, include)
-
-
-def _average(ctx: Context, x: relax.Expr, w: Window, include: bool) -> relax.Expr:
     space = ctx.shape(x)[2:]
     dtype = ctx.dtype(x)
     total = _summed(ctx, x, w, lambda v: v)
@@ -175,31 +179,24 @@ def _lp(ctx: Context, x: relax.Expr, w: Window, p: int) -> relax.Expr:
     return ctx.map("root", lambda v: tirx.power(v, root), total)
 
 
-def _whole(ctx: Context, x: relax.Expr) -> Window:
-    space = ctx.shape(x)[2:]
+def whole(space: Shape) -> Window:
+    """One window over everything."""
     ones, zeros = (1,) * len(space), (0,) * len(space)
     return Window(space, ones, ones, zeros, zeros, ones)
 
 
 def global_average_pool(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
-    return _average(ctx, inputs[0], _whole(ctx, inputs[0]), include=False)
+    (x,) = inputs
+    return average_of(ctx, node, x, whole(ctx.shape(x)[2:]))
 
 
 def global_max_pool(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     (x,) = inputs
-    w = _whole(ctx, x)
-    largest = reducer(maximum, lambda t: lowest(t), "max")
-
-    def pooled(data: te.Tensor) -> te.Tensor:
-        return _over_window(
-            data, w, lambda v, axes: largest(v, axis=axes), lowest(ctx.dtype(x)), "max_pool"
-        )
-
-    return ctx.te("global_max_pool", pooled, x)
+    return max_of(ctx, node, x, whole(ctx.shape(x)[2:]))
 
 
 def global_lp_pool(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
-    return _lp(ctx, inputs[0], _whole(ctx, inputs[0]), int(ctx.attr(node, "p", 2)))
+    return _lp(ctx, inputs[0], whole(ctx.shape(inputs[0])[2:]), int(ctx.attr(node, "p", 2)))
 
 
 def max_unpool(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:

@@ -15,14 +15,14 @@ from edgec.targets.cpu import schedule
 
 def relax_text(graph: Graph, target: Target) -> str:
     """The graph as Relax operators, and as calls of fused kernels; the same for every target."""
-    operators = to_relax(graph)
+    operators = to_relax(graph, target.channel_block)
     *_, fused = fusion(operators)
     return f"{operators.script()}\n\n{fused['main'].script()}\n"
 
 
 def tir_text(graph: Graph, target: Target) -> str:
     """The scheduled loops of every kernel."""
-    kernels = lower_graph(graph, "model", []).kernels
+    kernels = lower_graph(graph, "model", [], target).kernels
     return "\n\n".join(
         f"# {name}\n{schedule(function, target).script()}" for name, function in kernels.items()
     )
@@ -31,7 +31,7 @@ def tir_text(graph: Graph, target: Target) -> str:
 def asm_text(graph: Graph, target: Target) -> str:
     """The assembly of every kernel."""
     parts = []
-    for name, function in lower_graph(graph, "model", []).kernels.items():
+    for name, function in lower_graph(graph, "model", [], target).kernels.items():
         module = lower(schedule(function, target), symbol_of(function), target, overwrites=False)
         parts.append(f"# {name}\n{generate(module, target).inspect_source('asm')}")
     return "\n".join(parts)

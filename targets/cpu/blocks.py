@@ -69,5 +69,3 @@ def inline_cheap_producers(schedule: s_tir.Schedule) -> None:
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`."""
     return max(d for d in range(1, min(number, limit) + 1) if number % d == 0)
-
-
