@@ -14,6 +14,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgec import sandbox
+from edgec.errors import ModelError
 from edgec.limits import graphs
 from edgec.skeleton import large_constant, split
 
@@ -21,7 +22,7 @@ _HIDDEN = "edgec.unchanged"
 _OLDEST = 7
 
 # The meaning changed in this version, and nothing in the schema shows it.
-_NEW_MEANING = {"GroupNormalization": 21, "Resize": 11}
+_NEW_MEANING = {"GridSample": 20, "GroupNormalization": 21, "Mod": 28, "Resize": 11}
 # Before opset 13 these took all axes from `axis` on as one: the same only for the last axis.
 _OVER_ONE_AXIS = ("Hardmax", "LogSoftmax", "Softmax")
 # Inputs that were attributes before this version.
@@ -111,7 +112,7 @@ def _as_older(
     """`node` as opset `target` writes it, or None when that is not known to mean the same."""
     if node.domain not in ("", "ai.onnx") or target < _OLDEST:
         return None
-    if target < _NEW_MEANING.get(node.op_type, 0):
+    if target < _NEW_MEANING.get(node.op_type, 0) <= source:
         return None
     try:
         new = onnx.defs.get_schema(node.op_type, source)
@@ -123,8 +124,8 @@ def _as_older(
     version, names = _ONCE_ATTRIBUTES.get(node.op_type, (0, ()))
     if target < version and not _inputs_to_attributes(older, names, constants, old):
         return None
-    if target < 13 and node.op_type in _OVER_ONE_AXIS and not _set_last_axis(older, ranks):
-        return None
+    if target < 13 and node.op_type in _OVER_ONE_AXIS:
+        _set_last_axis(older, ranks)
     kept = [a for a in older.attribute if a.name in old.attributes or not _is_default(a, new)]
     del older.attribute[:]
     older.attribute.extend(kept)
@@ -140,14 +141,17 @@ def _as_older(
     return None
 
 
-def _set_last_axis(node: NodeProto, ranks: Mapping[str, int]) -> bool:
+def _set_last_axis(node: NodeProto, ranks: Mapping[str, int]) -> None:
+    """Name the last axis; any other one raises, since onnx's converter gets it wrong."""
     rank = ranks.get(node.input[0], 0)
     axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
     if axis not in (-1, rank - 1) or not rank:
-        return False
+        raise ModelError(
+            f"opset 12 has no {node.op_type} over another axis than the last",
+            where=f"node '{node.name}'",
+        )
     del node.attribute[:]
     node.attribute.append(helper.make_attribute("axis", rank - 1))
-    return True
 
 
 def _inner_graphs(node: NodeProto) -> Iterable[onnx.GraphProto]:
@@ -198,7 +202,10 @@ def _attributes_fit(
             if any(number < 0 for number in numbers):
                 return False
         if target < _NEW_VALUES.get(attribute.s, 0):
-            return False
+            raise ModelError(
+                f"opset {target} does not know {name} = {attribute.s.decode()!r}",
+                where=f"node '{node.name}' ({node.op_type})",
+            )
     for name, known in old.attributes.items():
         now = new.attributes.get(name, known)
         same = known.default_value == now.default_value

@@ -336,6 +336,27 @@ class TestOpsets:
         graph = load(parse('<ir_version: 13, opset_import: ["" : 26]>\n' + SMALL))
         assert graph.opset == INTERNAL_OPSET
 
+    @pytest.mark.parametrize(
+        ("opset", "body"),
+        [
+            (12, "Softmax <axis = 1> (x)"),
+            (12, "LogSoftmax <axis = 0> (x)"),
+            (18, 'Pad <mode = "wrap"> (x, p)'),
+            (13, "Reshape <allowzero = 1> (x, s)"),
+            (10, "Concat <axis = -2> (x, x)"),
+            (10, "Clip(x, q)"),
+        ],
+    )
+    def test_what_an_old_opset_cannot_say(self, opset: int, body: str) -> None:
+        text = "g (float[2,3,4] x, float q) => (float[a,b,c] y) <int64[3] s = {2, 3, 4},"
+        text += f" int64[6] p = {{1, 0, 0, 0, 0, 0}}> {{ y = {body} }}"
+        graph = load(parse(text))
+        with pytest.raises(ModelError):
+            graph.to_onnx(opset)
+        feed = random_feed(graph)
+        later = graph.to_onnx(opset + 1)
+        assert_same(run(graph.to_onnx(), feed), run(later, feed))
+
     def test_an_operator_that_an_old_opset_lacks(self) -> None:
         text = "g (float[2] x) => (float[2] y) { y = Gelu(x) }"
         graph = load(parse(text))
