@@ -12,9 +12,10 @@ from onnx.helper import np_dtype_to_tensor_dtype
 
 from .running import run_model
 
+SPECIAL = [np.nan, np.inf, -np.inf, 1e-30]
+BIG = [1e30, -1e30, 90.0, -110.0, 3.4e38, 8388609.0]
 FLOATS = np.array(
-    "nan inf -inf 0 -0 1 -1 .5 -.5 1.5 -1.5 2.5 -2.5 3.7 -3.7 1e-6 -1e-6 1e-30 1e30 -1e30 90 -110 "
-    "3.4e38 8388609".split(),
+    [*SPECIAL, 0, -0.0, 1, -1, 0.5, -0.5, 1.5, -1.5, 2.5, -2.5, 3.7, -3.7, 1e-6, -1e-6, *BIG],
     np.float32,
 )
 
