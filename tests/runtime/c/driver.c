@@ -111,17 +111,18 @@ static void two_models(void) {
 
 static void control_flow(void) {
   edgec_instance *steps = make(edgec_model_steps(), 1);
-  float x[4][16], total[16], reversed[4][16], twice[16];
+  float x[4][16], total[16] = {0}, reversed[4][16], twice[16], previous[16];
   int64_t count;
   const unsigned char flags[4] = {0, 1, 0, 1};
   const void *inputs[] = {x, flags};
   void *outputs[] = {total, reversed, twice, &count};
   for (int run = 1; run <= 3; run++) {
     for (int i = 0; i < 64; i++) x[i / 16][i % 16] = (float)(i * run);
+    memcpy(previous, total, sizeof total);
     CHECK(edgec_run(steps, inputs, outputs, NULL) == EDGEC_OK);
     for (int c = 0; c < 16; c++) {
       CHECK(total[c] == x[0][c] - x[1][c] + x[2][c] - x[3][c]);
-      CHECK(twice[c] == 2 * (x[0][c] + x[1][c] + x[2][c]));
+      CHECK(twice[c] == previous[c] + 2 * (x[0][c] + x[1][c] + x[2][c]));
       for (int r = 0; r < 4; r++) CHECK(reversed[r][c] == x[3 - r][c]);
     }
     CHECK(count == run);
@@ -375,10 +376,11 @@ static void signals(void) {
   CHECK(!sigaction(SIGINT, &action, NULL));
   check_scale(alpha, 2, 0);
   pid_t parent = getpid(), child = fork();
-  if (!child) {
-    for (int i = 0; i < 50; i++) kill(parent, SIGINT), doze(2);
-    _exit(0);
-  }
+  if (!child)
+    for (;;) {
+      if (getppid() != parent || kill(parent, SIGINT)) _exit(0);
+      doze(2);
+    }
   while (interrupts < 20) check_scale(alpha, 2, 1);
 
   sigset_t interrupt; /* which no thread can take now, unless a worker does not block it */
@@ -389,8 +391,8 @@ static void signals(void) {
   check_scale(alpha, 2, 1);
   pthread_sigmask(SIG_UNBLOCK, &interrupt, NULL);
   CHECK(!elsewhere);
-  int status;
-  while (waitpid(child, &status, 0) < 0) CHECK(errno == EINTR);
+  kill(child, SIGKILL);
+  while (waitpid(child, NULL, 0) < 0) CHECK(errno == EINTR);
   edgec_destroy(alpha);
 }
 
@@ -415,7 +417,8 @@ static void distracted(void *context, void (*task)(void *, uint32_t), void *argu
   float y[8];
   b->calls++;
   CHECK(obey(b->other, MANY_TASKS, y) == EDGEC_OK);
-  for (uint32_t i = 0; i <= count; i++) task(argument, i);
+  task(argument, count);
+  for (uint32_t i = 0; i < count; i++) task(argument, i);
 }
 
 typedef struct call {
@@ -459,6 +462,9 @@ static void parallel_for(void) {
   CHECK(edgec_create(edgec_model_faults(), &options, &faults) == EDGEC_OK);
   CHECK(obey(faults, STACKED, y) == EDGEC_OK && y[0] == 64);
   CHECK(b.calls == 2);
+  CHECK(edgec_create(edgec_model_alpha(), &options, &alpha) == EDGEC_OK);
+  check_scale(alpha, 2, 1);
+  edgec_destroy(alpha);
   edgec_destroy(faults);
   edgec_destroy(b.other);
 

@@ -1,8 +1,8 @@
 /* Control flow and state.
  *
  * total = sum over i of the four rows of x, row i negated where flags[i] is set (SELECT in REPEAT);
- * reversed[i] = x[3 - i] (a negative stride, by way of the arena); twice = 2 * (x[0] + x[1] + x[2])
- * (strides in a REPEAT within a REPEAT);
+ * reversed[i] = x[3 - i] (a negative stride, by way of the arena);
+ * twice = total of the previous run (state) + 2 * (x[0] + x[1] + x[2]) (REPEAT in REPEAT);
  * count = count of the previous run + 1 (state). */
 #include "program.h"
 
@@ -47,11 +47,11 @@ static const edgec_arg args[] = {
   /* 2: subtract */ {EDGEC_INPUT, 0, 0, ROW}, {EDGEC_OUTPUT, 0, 0, 0},
   /* 4: add */ {EDGEC_INPUT, 0, 0, ROW}, {EDGEC_OUTPUT, 0, 0, 0},
   /* 6: reverse */ {EDGEC_INPUT, 0, 3 * ROW, -ROW}, {EDGEC_ARENA, 0, 128, ROW},
-  /* 8: zero twice */ {EDGEC_ARENA, 0, 64, 0},
-  /* 9: accumulate */ {EDGEC_INPUT, 0, 0, ROW}, {EDGEC_ARENA, 0, 64, 0},
-  /* 11: copy out */ {EDGEC_ARENA, 0, 64, 0}, {EDGEC_OUTPUT, 2, 0, 0},
-  /* 13: increment */ {EDGEC_STATE, 1, 0, 0}, {EDGEC_OUTPUT, 3, 0, 0},
-  /* 15: reversed */ {EDGEC_ARENA, 0, 128, ROW}, {EDGEC_OUTPUT, 1, 0, ROW},
+  /* 8: begin twice */ {EDGEC_STATE, 0, 0, 0}, {EDGEC_ARENA, 0, 64, 0},
+  /* 10: accumulate */ {EDGEC_INPUT, 0, 0, ROW}, {EDGEC_ARENA, 0, 64, 0},
+  /* 12: copy out */ {EDGEC_ARENA, 0, 64, 0}, {EDGEC_OUTPUT, 2, 0, 0},
+  /* 14: increment */ {EDGEC_STATE, 1, 0, 0}, {EDGEC_OUTPUT, 3, 0, 0},
+  /* 16: reversed */ {EDGEC_ARENA, 0, 128, ROW}, {EDGEC_OUTPUT, 1, 0, ROW},
 };
 static const edgec_step steps[] = {
   {EDGEC_CALL, 0, 0, 1},
@@ -60,14 +60,14 @@ static const edgec_step steps[] = {
       {EDGEC_CALL, 2, 2, 2},
       {EDGEC_CALL, 1, 4, 2},
     {EDGEC_CALL, 3, 6, 2},
-  {EDGEC_CALL, 0, 8, 1},
+  {EDGEC_CALL, 3, 8, 2},
   {EDGEC_REPEAT, 2, 2, 0},
     {EDGEC_REPEAT, 3, 1, 0},
-      {EDGEC_CALL, 1, 9, 2},
-  {EDGEC_CALL, 3, 11, 2},
+      {EDGEC_CALL, 1, 10, 2},
+  {EDGEC_CALL, 3, 12, 2},
   {EDGEC_REPEAT, 4, 1, 0},
-    {EDGEC_CALL, 3, 15, 2},
-  {EDGEC_CALL, 4, 13, 2},
+    {EDGEC_CALL, 3, 16, 2},
+  {EDGEC_CALL, 4, 14, 2},
 };
 static const edgec_state states[] = {
   {ROW, {EDGEC_OUTPUT, 0, 0, 0}}, {8, {EDGEC_OUTPUT, 3, 0, 0}},
@@ -75,7 +75,7 @@ static const edgec_state states[] = {
 static const edgec_program program = {
   .model = EDGEC_MODEL("steps", "", "", 0, 2, 4, 2),
   .inputs = inputs, .outputs = outputs, .tolerances = tolerances, .states = states,
-  .kernels = kernels, .args = args, .arg_count = 17, .steps = steps, .step_count = 14,
+  .kernels = kernels, .args = args, .arg_count = 18, .steps = steps, .step_count = 14,
   .weights = EDGEC_WEIGHTS, .arena_bytes = 384,
 };
 EDGEC_EXPORT_MODEL(steps, program)
