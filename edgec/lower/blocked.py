@@ -241,10 +241,40 @@ def concat(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     return Blocked(joined, sum(each.channels for each in inputs))
 
 
-ELEMENTWISE = (
-    "Abs Add Celu Clip Div Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Max Min Mish Mul Neg "
-    "PRelu Pow Reciprocal Relu Selu Sigmoid Softplus Softsign Sqrt Sub Swish Tanh ThresholdedRelu"
-).split()
+ELEMENTWISE = frozenset(
+    [
+        "Abs",
+        "Add",
+        "Celu",
+        "Clip",
+        "Div",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Max",
+        "Min",
+        "Mish",
+        "Mul",
+        "Neg",
+        "PRelu",
+        "Pow",
+        "Reciprocal",
+        "Relu",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Sub",
+        "Swish",
+        "Tanh",
+        "ThresholdedRelu",
+    ]
+)
 
 ENTRIES: dict[str, Entry] = {
     "Conv": conv,

@@ -246,10 +246,10 @@ class _Walk:
 
     def _check(self, tensor: gs.Variable, shape: Shape, dtype: str) -> None:
         """Compare what was made with what shape inference said; raises Refused."""
-        declared = tensor.shape
-        if declared is not None and all(isinstance(n, int | np.integer) for n in declared):
-            if tuple(int(n) for n in declared) != shape:
-                raise Refused(f"shape {shape} of {tensor.name!r} is declared as {tuple(declared)}")
+        declared = tensor.shape or ()
+        static = tensor.shape is not None and all(isinstance(n, int | np.integer) for n in declared)
+        if static and tuple(int(n) for n in declared) != shape:
+            raise Refused(f"shape {shape} of {tensor.name!r} is declared as {tuple(declared)}")
         if tensor.dtype is not None and np.dtype(tensor.dtype).name != dtype:
             raise Refused(f"{tensor.name!r} of {dtype} is declared {tensor.dtype}")
 
