@@ -108,9 +108,12 @@ def test_state_lasts_until_reset(packed: Pack, tmp_path: Path) -> None:
 
 def test_another_thread_is_refused(packed: Pack, tmp_path: Path) -> None:
     with load(packed("faults").write(tmp_path / "faults.edgec")) as module:
-        sleep = threading.Thread(target=module.run, args=({"x": np.array([4], np.float32)},))
+        y = np.zeros(8, np.float32)
+        call = module.bind({"x": np.array([4], np.float32)}, {"y": y})
+        sleep = threading.Thread(target=call)
         sleep.start()
-        time.sleep(0.03)
+        while y[0] != -1:
+            time.sleep(0.001)
         with pytest.raises(DeviceError, match="another thread"):
             module.reset()
         with pytest.raises(DeviceError, match="another thread"):

@@ -272,23 +272,31 @@ static void two_threads(void) {
   for (int i = 0; i < 2; i++) CHECK(edgec_destroy(instances[i]) == EDGEC_OK);
 }
 
-static void *run_slowly(void *argument) {
-  float y[8];
-  CHECK(obey(argument, SLEEP, y) == EDGEC_OK);
-  return NULL;
-}
-
 static void doze(long milliseconds) {
   struct timespec moment = {milliseconds / 1000, milliseconds % 1000 * 1000000};
   while (nanosleep(&moment, &moment) && errno == EINTR) {}
 }
 
+static void *run_slowly(void *argument) {
+  edgec_status status;
+  float y[8];
+  while ((status = obey(argument, SLEEP, y)) == EDGEC_BUSY) doze(1);
+  CHECK(status == EDGEC_OK);
+  return NULL;
+}
+
+/* A thread that is running `faults`, for some time to come. */
+static pthread_t start_slow_run(edgec_instance *faults) {
+  pthread_t thread;
+  CHECK(!pthread_create(&thread, NULL, run_slowly, faults));
+  while (edgec_reset(faults) != EDGEC_BUSY) doze(1);
+  return thread;
+}
+
 static void busy(void) {
   edgec_instance *faults = make(edgec_model_faults(), 2);
-  pthread_t thread;
+  pthread_t thread = start_slow_run(faults);
   float y[8];
-  CHECK(!pthread_create(&thread, NULL, run_slowly, faults));
-  doze(40);
   CHECK(obey(faults, NOTHING, y) == EDGEC_BUSY);
   CHECK(edgec_reset(faults) == EDGEC_BUSY);
   CHECK(edgec_destroy(faults) == EDGEC_BUSY);
@@ -341,9 +349,7 @@ static void forks(void) {
     check_scale(alpha, 2, 3);
     CHECK(succeeded(child));
   }
-  pthread_t thread;
-  CHECK(!pthread_create(&thread, NULL, run_slowly, faults));
-  doze(40);
+  pthread_t thread = start_slow_run(faults);
   pid_t child = fork(); /* during a run, whose thread the child does not have */
   if (!child) {
     float y[8];

@@ -45,7 +45,7 @@ static int32_t obey(void *const *a) {
   int mode = (int)((const float *)a[0])[0];
   float *y = a[1];
   int32_t counts[8] = {0};
-  struct timespec moment = {0, 100 * 1000 * 1000};
+  struct timespec moment = {0, 300 * 1000 * 1000};
   for (int i = 0; i < 8; i++) y[i] = -1;
   switch (mode) {
     case FAIL: return -7;
