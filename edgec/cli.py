@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,10 +19,15 @@ Command = Callable[[argparse.Namespace, Display], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `edgec` with `arguments` (by default the process's) and return its exit code."""
+    """Run `edgec` with `arguments` (by default the process's) and return its exit code.
+
+    As a process of its own it ends on SIGTERM as it does on an error: nothing is left behind.
+    """
     parser = _parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
     display = Display(as_json="--json" in given, verbose="-v" in given or "--verbose" in given)
+    if arguments is None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         parsed = parser.parse_args(given)
         if parsed.command is None:

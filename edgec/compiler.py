@@ -143,7 +143,15 @@ class Compilation:
                 self.note(note)
             write_file(output, [stored])
         else:
-            self.build(name, chosen, digest, output)
+            try:
+                self.build(name, chosen, digest, output)
+            except OSError as error:
+                raise ArtifactError(
+                    f"cannot be built: {error.strerror or error}",
+                    where=str(output),
+                    hint=f"temporary files go to {tempfile.gettempdir()}; "
+                    "the environment variable TMPDIR names another folder",
+                ) from error
             self.cache.put("artifact", key, output.read_bytes())
             self.cache.put("notes", key, json.dumps(self.notes).encode())
         facts = read_manifest(output)

@@ -1,7 +1,7 @@
 """What the user sees while edgec works: diagnostics on stderr, results on stdout.
 
-On a terminal a long step shows one line that changes; elsewhere a plain line per step. With
-`--json` stdout carries one object per line, the last with "event": "result", or "error".
+On a terminal a long step shows one line that changes; elsewhere it adds a plain line now and then.
+With `--json` stdout carries one object per line, the last with "event": "result", or "error".
 """
 
 from __future__ import annotations
@@ -9,10 +9,15 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from edgec.errors import EXIT_INTERRUPTED, EdgecError
+
+
+SECONDS_BETWEEN_LINES = 5.0
+"""How often a long step says where it is when that cannot be one changing line."""
 
 
 class Display:
@@ -23,6 +28,7 @@ class Display:
         self.verbose = verbose
         self._live = sys.stderr.isatty() and not as_json
         self._shown = False
+        self._said = time.monotonic()
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Show something that happened; see `edgec.compiler.OnEvent`."""
@@ -72,20 +78,27 @@ class Display:
 
     def internal(self, error: Exception) -> None:
         """Show a fault of edgec's own."""
-        fault = EdgecError(
-            f"{type(error).__name__}: {error}",
-            hint="this is a fault of edgec; -v shows the traceback to report",
+        self.error(
+            EdgecError(
+                f"{type(error).__name__}: {error}",
+                hint="this is a fault of edgec; -v shows the traceback to report",
+            )
         )
-        self.close()
-        if self.as_json:
-            self._object({"event": "error", "kind": fault.kind, "what": fault.what})
-        print(f"edgec: internal error: {fault.what}\n  {fault.hint}", file=sys.stderr)
 
     def interrupted(self) -> None:
         """Say that the user stopped the command."""
         self.close()
         if self.as_json:
-            self._object({"event": "error", "kind": "interrupted", "exit_code": EXIT_INTERRUPTED})
+            self._object(
+                {
+                    "event": "error",
+                    "kind": "interrupted",
+                    "what": "interrupted",
+                    "where": "",
+                    "hint": "",
+                    "exit_code": EXIT_INTERRUPTED,
+                }
+            )
         print("edgec: interrupted", file=sys.stderr)
 
     def close(self) -> None:
@@ -106,3 +119,6 @@ class Display:
             width = shutil.get_terminal_size().columns
             print(f"\r\x1b[K{text[: width - 1]}", end="", file=sys.stderr, flush=True)
             self._shown = True
+        elif time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+            self._line(text)
+            self._said = time.monotonic()

@@ -18,7 +18,7 @@ class EdgecError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
-    kind: ClassVar[str] = "internal error"
+    kind: ClassVar[str] = "internal"
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)

@@ -22,6 +22,11 @@ from edgec.engines import Array
 from edgec.errors import DeviceError
 
 
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+"""ONNX Runtime otherwise reports its use over the network, and leaves a file in the temporary
+folder."""
+
+
 class EngineError(DeviceError):
     """An engine cannot compile, load or run a model, or its process died."""
 
@@ -116,10 +121,11 @@ class EngineProcess:
 
     def __init__(self, engine: str, limit_s: float | None = None) -> None:
         self.engine = engine
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-P", engines.__file__],
+            env=os.environ | NO_TELEMETRY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -208,8 +214,8 @@ class EngineProcess:
                 engines.send(stdin, {"do": do, "args": args or {}}, arrays or {})
                 header, results = engines.receive(stdout)
         except (EOFError, BrokenPipeError) as error:
-            if self._limit_s is not None and time.monotonic() - start >= self._limit_s:
-                what = f"ran past its limit of {self._limit_s:g} s in {do}"
+            if self.limit_s is not None and time.monotonic() - start >= self.limit_s:
+                what = f"ran past its limit of {self.limit_s:g} s in {do}"
             else:
                 what = self._last_words(do)
             raise EngineError(what, where=self.engine) from error
@@ -220,10 +226,10 @@ class EngineProcess:
     @contextlib.contextmanager
     def _limited(self) -> Iterator[None]:
         """Kill the process when the limit passes before the block ends."""
-        if self._limit_s is None:
+        if self.limit_s is None:
             yield
             return
-        timer = threading.Timer(self._limit_s, self._process.kill)
+        timer = threading.Timer(self.limit_s, self._process.kill)
         timer.start()
         try:
             yield

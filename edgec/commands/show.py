@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import inspect as python
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec import targets
 from edgec.cache import Cache
 from edgec.commands import arguments
 from edgec.display import Display
 from edgec.doctor import examine
-from edgec.errors import UsageError
+from edgec.errors import ModelError, UsageError
 from edgec.report import size, table
+
+if TYPE_CHECKING:
+    from edgec.lower.context import Unsupported
 
 _ZIP = b"PK\x03\x04"
 
@@ -30,9 +34,40 @@ def inspect(args: argparse.Namespace, display: Display) -> int:
     from edgec.inspect import describe, render
 
     sizes = {name: values[0] for name, values in arguments.dims(args.dim).items()}
-    card = describe(args.file, shapes=arguments.shapes(args.shape), dims=sizes)
-    display.result(card, render(card))
+    shapes = arguments.shapes(args.shape)
+    card = describe(args.file, shapes=shapes, dims=sizes)
+    refused = _unsupported(args.file, shapes, sizes)
+    facts = None if refused is None else [asdict(node) for node in refused]
+    display.result(card | {"unsupported": facts}, f"{render(card)}\n{_support(refused)}")
     return 0
+
+
+def _unsupported(
+    model: Path, shapes: dict[str, tuple[int, ...]], dims: dict[str, int]
+) -> list[Unsupported] | None:
+    """The nodes left at the default level that cannot be lowered; None while a size is missing."""
+    from edgec.graph import load
+    from edgec.lower.convert import unsupported
+    from edgec.passes import LEVELS
+    from edgec.rewrite import optimize
+
+    try:
+        graph = load(model, shapes=shapes, dims=dims)
+    except ModelError:
+        return None
+    optimize(graph, LEVELS[2])
+    return unsupported(graph)
+
+
+def _support(refused: list[Unsupported] | None) -> str:
+    if refused is None:
+        return "lowering     unknown until --dim or --shape gives every dimension a size"
+    if not refused:
+        return "lowering     every node can be lowered, for every target"
+    rows = [(node.node, node.op, node.why) for node in refused]
+    return f"lowering     {len(rows)} nodes cannot be lowered\n\n" + table(
+        ("node", "op", "why"), rows
+    )
 
 
 def list_targets(args: argparse.Namespace, display: Display) -> int:
