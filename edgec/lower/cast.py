@@ -75,7 +75,10 @@ def cast_like(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Ex
 
 def bit_cast(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     target = element_type(ctx.attr(node, "to"))
-    return ctx.map("bit_cast", lambda v: tirx.reinterpret(target, v), inputs[0])
+    x = ctx.cast(inputs[0], "uint8") if ctx.dtype(inputs[0]) == "bool" else inputs[0]
+    if target == "bool":
+        return ctx.map("bit_cast", lambda v: v != literal(0, ctx.dtype(x)), x)
+    return ctx.map("bit_cast", lambda v: tirx.reinterpret(target, v), x)
 
 
 ENTRIES = {"Cast": cast, "CastLike": cast_like, "BitCast": bit_cast}

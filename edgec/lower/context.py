@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
@@ -36,16 +37,13 @@ class Unsupported(NamedTuple):
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
     """The numpy dtype of a TVM dtype name, ml_dtypes' for the narrow floats."""
-    if dtype in ("bfloat16",) or dtype.startswith("float8"):
-        import ml_dtypes
-
-        return np.dtype(getattr(ml_dtypes, dtype))
-    return np.dtype(dtype)
+    made: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    return made
 
 
 def tensor_dtype(dtype: Any) -> str:
     """The TVM dtype name of a numpy dtype; raises Refused for strings and packed types."""
-    name = np.dtype(dtype).name
+    name = str(np.dtype(dtype).name)
     if name not in _DTYPES:
         raise Refused(f"elements of type {name} are not lowered")
     return name
@@ -55,6 +53,13 @@ _DTYPES = frozenset(
     ["bool", "float16", "bfloat16", "float32", "float64"]
     + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 )
+
+
+_NARROW_FLOATS = ("4_e2m1fn", "8_e8m0fnu", "8_e4m3fn", "8_e4m3fnuz", "8_e5m2", "8_e5m2fnuz")
+_WIDER = {
+    **{"int2": "int8", "int4": "int8", "uint2": "uint8", "uint4": "uint8"},
+    **{f"float{kind}": "float32" for kind in _NARROW_FLOATS},
+}
 
 
 class Context:
@@ -121,8 +126,12 @@ class Context:
         return tuple(int(n) for n in shape)
 
     def const(self, value: Any, dtype: str | None = None) -> Constant:
-        """A tensor constant of the array's own dtype, or of `dtype`."""
+        """A tensor constant of the array's own dtype, or of `dtype`.
+
+        Types narrower than a byte and 8-bit floats are held in the next wider type.
+        """
         array = np.asarray(value)
+        array = array.astype(_WIDER.get(array.dtype.name, array.dtype))
         if dtype is not None:
             array = array.astype(numpy_dtype(dtype))
         tensor_dtype(array.dtype)
@@ -133,6 +142,12 @@ class Context:
         return self.te(
             "empty", lambda: te.compute(shape, lambda *_: literal(0, dtype), name="empty")
         )
+
+    def full(self, shape: Shape, value: Any, dtype: str) -> relax.Expr:
+        """A small tensor of one value, kept as a constant."""
+        if prod(shape) == 0:
+            return self.empty(shape, dtype)
+        return self.const(np.full(shape, value), dtype)
 
     def emit(self, expr: relax.Expr) -> relax.Var:
         """Bind `expr` to a variable named after the node's first output."""
@@ -256,10 +271,10 @@ def is_float(dtype: str) -> bool:
 
 def axis_of(axis: Any, rank: int) -> int:
     """A possibly negative axis as one of range(rank); raises Refused outside it."""
-    axis = int(axis)
-    if not -rank <= axis < max(rank, 1):
-        raise Refused(f"axis {axis} is outside a tensor of rank {rank}")
-    return axis + rank if axis < 0 else axis
+    place = int(axis)
+    if not -rank <= place < max(rank, 1):
+        raise Refused(f"axis {place} is outside a tensor of rank {rank}")
+    return place + rank if place < 0 else place
 
 
 def select(condition: Any, yes: Any, no: Any) -> Any:

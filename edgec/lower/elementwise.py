@@ -161,10 +161,15 @@ def bit_shift(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Ex
     shift = tirx.shift_left if direction == "LEFT" else tirx.shift_right
 
     def shifted(x: Any, by: Any) -> Any:
+        """By less than 0 or the type's width and more, every bit leaves: only signs remain."""
         dtype = _dtype(x)
         bits = int(dtype.removeprefix("uint").removeprefix("int"))
-        far = by >= literal(bits, dtype)
-        return select(far, literal(0, dtype), shift(x, select(far, literal(0, dtype), by)))
+        zero = literal(0, dtype)
+        far = tirx.any(by < zero, by >= literal(bits, dtype))
+        near = shift(x, select(far, zero, by))
+        if direction == "LEFT" or dtype.startswith("uint"):
+            return select(far, zero, near)
+        return select(far, select(x < zero, literal(-1, dtype), zero), near)
 
     return ctx.map("bit_shift", shifted, *inputs)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from tvm import relax
+from tvm import relax, te
 from tvm.ir import Constant
 
 from edgec.lower.context import Context, literal
+from edgec.targets.cpu.matmul import panel
 
 
 def matmul(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
@@ -23,10 +25,31 @@ def product(ctx: Context, a: relax.Expr, b: relax.Expr) -> relax.Expr:
     wide = "float32" if dtype in ("float16", "bfloat16") else dtype
     if inner == 0:
         shape = np.matmul(np.empty(ctx.shape(a)), np.empty(ctx.shape(b))).shape
-        return ctx.const(np.zeros(shape), dtype)
+        return ctx.full(shape, 0, dtype)
     if wide != dtype:
         a, b = ctx.cast(a, wide), ctx.cast(b, wide)
+    if ctx.block and wide == "float32" and _known(b) and len(ctx.shape(b)) == 2:
+        return ctx.cast(_by_panels(ctx, a, b.value.numpy()), dtype)
     return ctx.cast(ctx.emit(relax.op.matmul(a, b)), dtype)
+
+
+def _by_panels(ctx: Context, a: relax.Expr, b: np.ndarray) -> relax.Expr:
+    """`a` by a constant matrix, stored as the kernel reads it: panels of columns, row by row."""
+    *lead, inner = ctx.shape(a)
+    columns = b.shape[1]
+    width = panel(lead[-1] if lead else 1, columns)
+    panels = np.ascontiguousarray(b.reshape(inner, -1, width).transpose(1, 0, 2))
+
+    def compute(rows: te.Tensor, packed: te.Tensor) -> te.Tensor:
+        k = te.reduce_axis((0, inner), "k")
+
+        def element(*index: Any) -> Any:
+            *at, j = index
+            return te.sum(rows(*at, k) * packed(j // width, k, j % width), axis=k)
+
+        return te.compute((*lead, columns), element, name="matmul_packed")
+
+    return ctx.te("matmul", compute, a, ctx.const(panels))
 
 
 def gemm(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:

@@ -94,7 +94,7 @@ def dequantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | Non
     target = ctx.attr(node, "output_dtype", 0)
     dtype = element_type(target) if target else ctx.dtype(scale)
     if is_float(ctx.dtype(x)):
-        raise Refused("dequantizing narrow floats is not lowered")
+        raise Refused("dequantizing floats is not lowered")
     scale, step = _spread(ctx, node, x, ctx.cast(scale, "float32"))
     if zero is None:
         zero = ctx.const(np.zeros((1,) * len(ctx.shape(x))), ctx.dtype(x))

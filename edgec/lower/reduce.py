@@ -129,7 +129,7 @@ def reduction(
         kept = tuple(1 if a in axes else n for a, n in enumerate(shape))
         squeezed = kept if keep else tuple(n for a, n in enumerate(shape) if a not in axes)
         if prod(shape) == 0:
-            return ctx.const(np.full(squeezed, empty(dtype)), dtype)
+            return ctx.full(squeezed, empty(dtype), dtype)
         narrow = dtype in ("float16", "bfloat16")
         if narrow:
             x = ctx.cast(x, "float32")
@@ -200,7 +200,7 @@ def log_sum_exp(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) ->
     kept = tuple(1 if a in axes else n for a, n in enumerate(shape))
     squeezed = kept if keep else tuple(n for a, n in enumerate(shape) if a not in axes)
     if prod(shape) == 0:
-        return ctx.const(np.full(squeezed, _least(dtype)), dtype)
+        return ctx.full(squeezed, _least(dtype), dtype)
     wide = ctx.cast(x, "float64" if dtype == "float64" or not is_float(dtype) else "float32")
     kind = ctx.dtype(wide)
     top = reduced(ctx, wide, axes, MAX, name="reduce_max")
