@@ -90,9 +90,12 @@ def infer(model: bytes) -> bytes:
 
     An operator that contradicts its inputs is an error; one that ONNX defines by a function is not,
     since onnx 1.23 refuses valid ones (MeanVarianceNormalization's body has an empty Constant).
+    Values are followed (shape arithmetic) as far as they fit the memory; onnx sets them no limit.
     """
     try:
         return bytes(_inference.infer_shapes(model, True, True, True))
+    except MemoryError:
+        return bytes(_inference.infer_shapes(model, True, True, False))
     except _inference.InferenceError as error:
         operator = re.search(r"\(op_type:(\w+)", str(error))
         if operator is None or not _is_function(operator[1]):

@@ -18,7 +18,7 @@ from typing import Any
 from edgec.errors import ModelError
 
 SECONDS = 60.0
-MEMORY_BYTES = 1 << 30
+MEMORY_BYTES = 1 << 29
 
 _lock = threading.Lock()
 _helper: subprocess.Popen[bytes] | None = None
