@@ -12,7 +12,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -99,9 +99,11 @@ def bench(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-")))
         sample = _sample(artifact, model, inputs)
-        files = _peer_files(model, optimized, sample, folder)
+        files, lacking = _peer_files(model, optimized, sample, folder)
         counts = (threads,) if threads is not None else _thread_counts()
         trials = _Trials(sample, folder, _options(model, sample), counts, on_event)
+        for label, why in lacking.items():
+            trials.note("edgec", label, error=why)
         if artifact is not None:
             trials.run("edgec", {"artifact": Path(artifact)})
         failed: dict[str, str] = {}
@@ -140,7 +142,8 @@ def bench(
         absent=absent,
         failed=failed,
         tried=trials.tried,
-        warnings=_disagreements(settings, started),
+        warnings=[f"no file {label!r} to try: {why}" for label, why in lacking.items()]
+        + _disagreements(settings, started),
     )
 
 
@@ -219,20 +222,24 @@ def _sample(
 
 def _peer_files(
     model: Path, optimized: str | os.PathLike[str] | None, sample: Sample, folder: Path
-) -> dict[str, Path]:
-    """What peers may be given, by label; the last ones only where they can be made."""
-    files = {"as given": model}
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """What peers may be given, by label, and why the rest cannot be made."""
+    files, lacking = {"as given": model}, {}
     loaded = graph.load(model, shapes={name: array.shape for name, array in sample.items()})
-    with suppress(EdgecError):
+    try:
         loaded.save(folder / "opset17.onnx", opset=17)
         files["opset 17"] = folder / "opset17.onnx"
+    except EdgecError as error:
+        lacking["opset 17"] = error.what
     if optimized is not None:
-        return files | {"optimised": Path(optimized)}
-    with suppress(EdgecError):
+        return files | {"optimised": Path(optimized)}, lacking
+    try:
         optimize(loaded, LEVELS[_LEVEL])
-        loaded.save(folder / "optimised.onnx", opset=17 if "opset 17" in files else None)
+        loaded.save(folder / "optimised.onnx", opset=None if lacking else 17)
         files["optimised"] = folder / "optimised.onnx"
-    return files
+    except EdgecError as error:
+        lacking["optimised"] = error.what
+    return files, lacking
 
 
 def _options(model: Path, sample: Sample) -> dict[str, Any]:
@@ -272,7 +279,7 @@ class _Trials:
                 own = self._compiled(engine, label, path)
             except EngineError as error:
                 failure = error
-                self._note(engine, label, error=error.what)
+                self.note(engine, label, error=error.what)
                 continue
             for threads in self.threads:
                 setting = Setting(engine, label, own, threads, self.options)
@@ -280,9 +287,9 @@ class _Trials:
                     seconds = self._median(setting)
                 except EngineError as error:
                     failure = error
-                    self._note(engine, label, threads=threads, error=error.what)
+                    self.note(engine, label, threads=threads, error=error.what)
                     continue
-                self._note(engine, label, threads=threads, median_s=seconds)
+                self.note(engine, label, threads=threads, median_s=seconds)
                 if engine not in self.best or seconds < self.best[engine][0]:
                     self.best[engine] = (seconds, setting)
         if engine not in self.best and failure is not None:
@@ -305,7 +312,8 @@ class _Trials:
                 bursts.append(protocol.burst(process))
         return min(median(times) for times in bursts)
 
-    def _note(self, engine: str, label: str, **facts: Any) -> None:
+    def note(self, engine: str, label: str, **facts: Any) -> None:
+        """Remember a trial and say so."""
         self.tried.append({"engine": engine, "file": label, **facts})
         self.on_event({"event": "trial", **self.tried[-1]})
 

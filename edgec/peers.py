@@ -21,7 +21,6 @@ from edgec import engines
 from edgec.engines import Array
 from edgec.errors import DeviceError
 
-
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 """ONNX Runtime otherwise reports its use over the network, and leaves a file in the temporary
 folder."""

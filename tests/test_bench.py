@@ -277,10 +277,11 @@ def test_requests_out_of_order() -> None:
 
 
 def test_an_engine_that_takes_too_long_is_ended(model: Path) -> None:
-    with EngineProcess("onnxruntime", limit_s=2.0) as process:
+    with EngineProcess("onnxruntime") as process:
         process.load(model, 1)
         process.bind(SAMPLE)
-        with pytest.raises(EngineError, match=r"ran past its limit of 2 s in burst"):
+        process.limit_s = 0.2
+        with pytest.raises(EngineError, match=r"ran past its limit of 0\.2 s in burst"):
             process.burst(1, 60.0)
 
 
@@ -330,6 +331,7 @@ def test_bench_tries_every_file_and_thread_count(model: Path) -> None:
     events: list[dict[str, object]] = []
     found = bench(None, model, against=["onnxruntime"], calls=15, on_event=events.append)
     trials = [e for e in events if e["event"] == "trial"]
+    assert [e["error"] for e in trials if "error" in e] == []
     assert {e["file"] for e in trials} == {"as given", "opset 17", "optimised"}
     assert {e["threads"] for e in trials} == set(bench_module._thread_counts())
     assert events[-1] == {"event": "round", "done": 1, "rounds": 1}
@@ -362,6 +364,21 @@ def test_bench_of_two_engines_with_a_bad_optimised_file(model: Path, tmp_path: P
     assert [facts["file"] for facts in errors] == ["optimised", "optimised"]
     assert found.warnings == []
     assert found.ratio(found.base.engine).value == 1
+
+
+def test_a_file_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    proto = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]>'
+        " m (float[2,8] x) => (float[2,8] y)"
+        " { s = Constant <value = float[8] {1, 1, 1, 1, 1, 1, 1, 1}> ()"
+        "   y = GroupNormalization <num_groups = 2> (x, s, s) }"
+    )
+    onnx.save(proto, tmp_path / "m.onnx")
+    found = bench(None, tmp_path / "m.onnx", against=["onnxruntime"], threads=1, calls=1)
+    (facts,) = [facts for facts in found.tried if "error" in facts]
+    assert (facts["engine"], facts["file"]) == ("edgec", "opset 17")
+    assert found.warnings == [f"no file 'opset 17' to try: {facts['error']}"]
+    assert found.warnings[0] in found.table()
 
 
 def test_outputs_that_differ_are_a_warning() -> None:
