@@ -15,11 +15,17 @@ from edgec.targets import Target
 from edgec.targets.cpu.blocks import inline_cheap_producers
 from edgec.targets.cpu.conv2d import schedule_conv2d
 from edgec.targets.cpu.elementwise import schedule_elementwise
+from edgec.targets.cpu.matmul import schedule_matmul
 from edgec.targets.cpu.reduction import schedule_reduction
 
 Rule = Callable[[s_tir.Schedule, Target], bool]
 
-RULES: tuple[Rule, ...] = (schedule_conv2d, schedule_reduction, schedule_elementwise)
+RULES: tuple[Rule, ...] = (
+    schedule_conv2d,
+    schedule_matmul,
+    schedule_reduction,
+    schedule_elementwise,
+)
 
 
 def schedule(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
