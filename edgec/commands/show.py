@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import inspect as python
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +36,7 @@ def inspect(args: argparse.Namespace, display: Display) -> int:
     shapes = arguments.shapes(args.shape)
     card = describe(args.file, shapes=shapes, dims=sizes)
     refused = _unsupported(args.file, shapes, sizes)
-    facts = None if refused is None else [asdict(node) for node in refused]
+    facts = None if refused is None else [node._asdict() for node in refused]
     display.result(card | {"unsupported": facts}, f"{render(card)}\n{_support(refused)}")
     return 0
 

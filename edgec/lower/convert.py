@@ -90,12 +90,10 @@ def to_relax(graph: Graph, block: int = 0) -> tvm.IRModule:
     """
     module, refused = _convert(graph, block)
     if refused:
-        first = refused[0]
-        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        nodes = "".join(f"\n  {each.op} '{each.node}': {each.why}" for each in refused)
         raise LoweringError(
-            f"{first.why}{more}",
-            where=f"node {first.node!r} ({first.op})",
-            hint="`edgec inspect` lists every node that cannot be lowered",
+            f"{len(refused)} of the model's nodes cannot be lowered:{nodes}",
+            hint="these operators or attributes are not supported",
         )
     return module
 

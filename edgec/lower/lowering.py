@@ -6,11 +6,13 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from edgec.errors import LoweringError
 from edgec.graph import Graph
 from edgec.lower.convert import ORIGIN, to_relax
 from edgec.lower.extract import Lowered, extract
 from edgec.lower.origins import trace
 from edgec.program import Tensor
+from edgec.tensors import is_static
 from edgec.targets import Target
 
 TO_KERNELS: tuple[tvm.transform.Pass, ...] = (
@@ -28,7 +30,17 @@ TO_FUSED_KERNELS: tuple[tvm.transform.Pass, ...] = (
 
 
 def signature(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
-    """Inputs and outputs of a graph with static shapes."""
+    """Inputs and outputs of a graph with static shapes.
+
+    Raises:
+        LoweringError: a shape is known at run time only; names the nodes that make it so.
+    """
+    for tensor in (*graph.gs.inputs, *graph.gs.outputs):
+        if not is_static(tensor):
+            to_relax(graph)
+            raise LoweringError(
+                "its shape is known at run time only", where=f"output '{tensor.name}'"
+            )
     inputs = [_tensor(tensor) for tensor in graph.gs.inputs]
     return inputs, [_tensor(tensor) for tensor in graph.gs.outputs]
 
