@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
-/* Instances of a model: creation, execution of the program's steps, recurrent state, self-test. */
+/* Instances of a model: creation, execution of the program's steps, recurrent state. */
 #define _GNU_SOURCE
 #include <fenv.h>
 #include <stdarg.h>
@@ -9,29 +9,13 @@
 
 #include "runtime.h"
 
-typedef struct instance {
-  edgec_instance base;
-  const edgec_program *program;
-  int busy;      /* atomic */
-  int64_t owner; /* atomic: the process that created it, or has run it since a fork() */
-  void **pointers;  /* one per argument of the program, in order */
-  uint32_t *caller; /* those of them that point to inputs and outputs */
-  uint32_t caller_count;
-  unsigned char *weights, *arena, *states;
-  void *allocated; /* the arena, where it is the instance's own */
-  edgec_pool pool;
-  char error[256];
-} instance;
-
-static edgec_status fail(char *text, uint64_t size, edgec_status status, const char *format, ...) {
+edgec_status edgec_fail(char *text, uint64_t size, edgec_status status, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
   if (text && size) vsnprintf(text, size, format, arguments);
   va_end(arguments);
   return status;
 }
-
-#define FAIL(self, status, ...) fail((self)->error, sizeof(self)->error, status, __VA_ARGS__)
 
 static const edgec_program *program_of(const edgec_model *model) {
   return (const edgec_program *)model;
@@ -87,7 +71,7 @@ static unsigned char *place_of(const instance *self, const edgec_arg *arg) {
   return place + arg->offset;
 }
 
-static void clear_states(instance *self) {
+void edgec_clear_states(instance *self) {
   for (uint32_t i = 0; i < self->base.model->state_count; i++) {
     edgec_arg state = {EDGEC_STATE, i, 0, 0};
     memset(place_of(self, &state), 0, self->program->states[i].bytes);
@@ -101,11 +85,11 @@ edgec_status edgec_rt_create(const edgec_model *model, const edgec_options *give
   char missing[64];
   *created = NULL;
   if (!read_options(&options, given))
-    return fail(options.error, options.error_size, EDGEC_INVALID,
+    return edgec_fail(options.error, options.error_size, EDGEC_INVALID,
                 "the options have size %u and ask for more than this library's %u bytes hold: "
                 "rebuild the model with a newer edgec",
                 given->size, (unsigned)sizeof options);
-#define REFUSE(status, ...) return fail(options.error, options.error_size, status, __VA_ARGS__)
+#define REFUSE(status, ...) return edgec_fail(options.error, options.error_size, status, __VA_ARGS__)
   if (edgec_host_lacks(model->cpu_features, missing, sizeof missing))
     REFUSE(EDGEC_UNSUPPORTED, "this CPU has no '%s', which model '%s' was compiled to use: compile "
            "it for this machine", missing, model->name);
@@ -170,13 +154,12 @@ edgec_status edgec_rt_create(const edgec_model *model, const edgec_options *give
     pool->lanes[i].scratch = self->arena + l.scratch + i * pool->scratch_bytes;
   }
   edgec_pool_init(pool);
-  clear_states(self);
+  edgec_clear_states(self);
   *created = &self->base;
   return EDGEC_OK;
 }
 
-/* Takes the instance for one call. */
-static edgec_status acquire(instance *self) {
+edgec_status edgec_acquire(instance *self) {
   int64_t process = getpid();
   int here = __atomic_load_n(&self->owner, __ATOMIC_RELAXED) == process;
   if (__atomic_exchange_n(&self->busy, 1, __ATOMIC_ACQUIRE)) return here ? EDGEC_BUSY : EDGEC_FORKED;
@@ -188,11 +171,11 @@ static edgec_status acquire(instance *self) {
   return EDGEC_OK;
 }
 
-static void release(instance *self) { __atomic_store_n(&self->busy, 0, __ATOMIC_RELEASE); }
+void edgec_release(instance *self) { __atomic_store_n(&self->busy, 0, __ATOMIC_RELEASE); }
 
 edgec_status edgec_rt_destroy(edgec_instance *base) {
   instance *self = (instance *)base;
-  edgec_status status = acquire(self);
+  edgec_status status = edgec_acquire(self);
   if (status == EDGEC_BUSY) return status;
   if (status == EDGEC_OK) edgec_pool_join(&self->pool);
   free(self->allocated);
@@ -287,7 +270,7 @@ static edgec_status execute(instance *self, uint32_t first, uint32_t end) {
   return status;
 }
 
-static edgec_status run(instance *self, const void *const *inputs, void *const *outputs) {
+edgec_status edgec_run_once(instance *self, const void *const *inputs, void *const *outputs) {
   const edgec_program *program = self->program;
   if (check_buffers(self, inputs, outputs)) return EDGEC_INVALID;
   for (uint32_t i = 0; i < self->caller_count; i++) {
@@ -318,82 +301,23 @@ static edgec_status run(instance *self, const void *const *inputs, void *const *
 edgec_status edgec_rt_run(edgec_instance *base, const void *const *inputs, void *const *outputs,
                           void *stream) {
   instance *self = (instance *)base;
-  edgec_status status = acquire(self);
+  edgec_status status = edgec_acquire(self);
   if (status) return status;
   if (stream)
     status = FAIL(self, EDGEC_INVALID, "a stream was given, and a CPU has none: pass NULL");
   else
-    status = run(self, inputs, outputs);
-  release(self);
+    status = edgec_run_once(self, inputs, outputs);
+  edgec_release(self);
   return status;
 }
 
 edgec_status edgec_rt_reset(edgec_instance *base) {
   instance *self = (instance *)base;
-  edgec_status status = acquire(self);
+  edgec_status status = edgec_acquire(self);
   if (status) return status;
-  clear_states(self);
-  release(self);
+  edgec_clear_states(self);
+  edgec_release(self);
   return EDGEC_OK;
-}
-
-static edgec_status selftest(instance *self, const unsigned char *golden, uint64_t golden_size) {
-  const edgec_program *program = self->program;
-  const edgec_model *model = self->base.model;
-  uint64_t inputs_size = 0, outputs_size = 0;
-  for (uint32_t i = 0; i < model->input_count; i++)
-    inputs_size += edgec_align(program->inputs[i].bytes);
-  for (uint32_t i = 0; i < model->output_count; i++)
-    outputs_size += edgec_align(program->outputs[i].bytes);
-  if ((uintptr_t)golden % EDGEC_ALIGNMENT)
-    return FAIL(self, EDGEC_INVALID, "the golden data are not aligned to %d bytes", EDGEC_ALIGNMENT);
-  if (edgec_align(golden_size) != inputs_size + outputs_size)
-    return FAIL(self, EDGEC_INVALID, "%llu bytes of golden data given, %llu expected",
-                (unsigned long long)golden_size, (unsigned long long)(inputs_size + outputs_size));
-
-  uint32_t count = model->input_count + model->output_count;
-  void *memory, **buffers = calloc(count + 1, sizeof *buffers);
-  if (!buffers || posix_memalign(&memory, EDGEC_ALIGNMENT, outputs_size + 1)) {
-    free(buffers);
-    return FAIL(self, EDGEC_NO_MEMORY, "no %llu bytes for the self-test's outputs",
-                (unsigned long long)outputs_size);
-  }
-  unsigned char *place = (unsigned char *)golden;
-  void **outputs = buffers + model->input_count;
-  for (uint32_t i = 0; i < model->input_count; i++) {
-    buffers[i] = place;
-    place += edgec_align(program->inputs[i].bytes);
-  }
-  place = memory;
-  for (uint32_t i = 0; i < model->output_count; i++) {
-    outputs[i] = place;
-    place += edgec_align(program->outputs[i].bytes);
-  }
-  clear_states(self);
-  edgec_status status = run(self, (const void *const *)buffers, outputs);
-  clear_states(self);
-  for (uint32_t i = 0; i < model->output_count && !status; i++) {
-    const edgec_tensor *output = &program->outputs[i];
-    uint64_t offset = inputs_size + (uint64_t)((unsigned char *)outputs[i] - (unsigned char *)memory);
-    double values[2];
-    int64_t where = edgec_first_difference(output, outputs[i], golden + offset,
-                                           &program->tolerances[i], values);
-    if (where >= 0)
-      status = FAIL(self, EDGEC_MISMATCH, "output '%s' is %.9g at element %lld, golden is %.9g",
-                    output->name, values[0], (long long)where, values[1]);
-  }
-  free(memory);
-  free(buffers);
-  return status;
-}
-
-edgec_status edgec_rt_selftest(edgec_instance *base, const void *golden, uint64_t golden_size) {
-  instance *self = (instance *)base;
-  edgec_status status = acquire(self);
-  if (status) return status;
-  status = selftest(self, golden, golden_size);
-  release(self);
-  return status;
 }
 
 const edgec_tensor *edgec_rt_input(const edgec_instance *base, uint32_t i) {

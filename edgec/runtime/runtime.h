@@ -61,6 +61,21 @@ typedef struct edgec_pool {
   pthread_cond_t wake, finished;
 } edgec_pool;
 
+/* What an edgec_instance is behind its first member. */
+typedef struct instance {
+  edgec_instance base;
+  const edgec_program *program;
+  int busy;         /* atomic */
+  int64_t owner;    /* atomic: the process that created it, or has run it since a fork() */
+  void **pointers;  /* one per argument of the program, in order */
+  uint32_t *caller; /* those of them that point to inputs and outputs */
+  uint32_t caller_count;
+  unsigned char *weights, *arena, *states;
+  void *allocated; /* the arena, where it is the instance's own */
+  edgec_pool pool;
+  char error[256];
+} instance;
+
 /* Also in a child after fork(), whose workers stayed with the parent. */
 EDGEC_HIDDEN void edgec_pool_init(edgec_pool *);
 EDGEC_HIDDEN void edgec_pool_join(edgec_pool *);
@@ -74,11 +89,19 @@ EDGEC_HIDDEN uint32_t edgec_host_threads(void);
  * returns 0 when none is lacking, or the system does not tell. */
 EDGEC_HIDDEN int edgec_host_lacks(const char *features, char *missing, size_t size);
 
+/* Writes the message to `text`, if there is one, and returns `status`. */
+EDGEC_HIDDEN edgec_status edgec_fail(char *text, uint64_t size, edgec_status status,
+                                     const char *format, ...);
+#define FAIL(self, status, ...) edgec_fail((self)->error, sizeof(self)->error, status, __VA_ARGS__)
+
+/* Takes the instance for one call; EDGEC_BUSY and EDGEC_FORKED leave it alone. */
+EDGEC_HIDDEN edgec_status edgec_acquire(instance *);
+EDGEC_HIDDEN void edgec_release(instance *);
+/* These two are for whoever has acquired the instance. */
+EDGEC_HIDDEN void edgec_clear_states(instance *);
+EDGEC_HIDDEN edgec_status edgec_run_once(instance *, const void *const *inputs,
+                                         void *const *outputs);
+
 /* Bytes in one element, 1 for packed 4-bit types, 0 for an unknown type. */
 EDGEC_HIDDEN uint32_t edgec_element_bytes(int32_t dtype);
-/* Finds the first of the elements of `tensor` in which `got` and `want` differ by more than
- * `tolerance`; returns its index, or -1, and stores both values. */
-EDGEC_HIDDEN int64_t edgec_first_difference(const edgec_tensor *tensor, const void *got,
-                                            const void *want, const edgec_tolerance *tolerance,
-                                            double values[2]);
 #endif
