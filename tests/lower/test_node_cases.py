@@ -2,7 +2,7 @@
 
 Some cases feed what decides the output's shape (Reshape's `shape`, Resize's `scales`, ...) as an
 input. Where such a case is refused for it, it is tried again with its inputs of rank 0 and 1 but
-the first made constants.
+the first made constants and its outputs of the shapes it declares.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ NOT_LOWERED = (
     "DeformConv",
     "FlexAttention",
     "GRU",
+    "If",
     "ImageDecoder",
     "LinearAttention",
     "Loop",
     "LSTM",
+    "MelWeightMatrix",
     "Momentum",
     "NonZero",
     "OptionalGetElement",
@@ -86,7 +88,7 @@ def judge(case: Any) -> Verdict:
     graph, why = _lowerable(model)
     if graph is None:
         kind = "bound"
-        graph, _ = _lowerable(_with_constants(model, feeds))
+        graph, _ = _lowerable(_with_constants(model, feeds), declared=True)
     if graph is None:
         return Verdict("refused", why)
     results = run(graph, feeds)
@@ -106,11 +108,14 @@ def _array(value: Any) -> np.ndarray:
     return numpy_helper.to_array(value) if plain else np.asarray(value)
 
 
-def _lowerable(model: onnx.ModelProto) -> tuple[Graph | None, str]:
+def _lowerable(model: onnx.ModelProto, declared: bool = False) -> tuple[Graph | None, str]:
     try:
         graph = load(model, trusted=True)
     except EdgecError as error:
         return None, error.what
+    if declared:
+        for tensor, info in zip(graph.gs.outputs, model.graph.output, strict=True):
+            tensor.shape = tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
     refused = unsupported(graph)
     return (None, f"{refused[0].op}: {refused[0].why}") if refused else (graph, "")
 
