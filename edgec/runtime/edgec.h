@@ -11,16 +11,16 @@
  *     char why[256];
  *     edgec_options options = edgec_default_options();
  *     options.error = why, options.error_size = sizeof why;
- *     if (edgec_create(model, &options, &digits)) return fprintf(stderr, "%s\n", why), 1;
+ *     if (edgec_create(model, &options, &digits)) return puts(why), 1;
  *     const void *inputs[] = {image};
  *     void *outputs[] = {scores};
- *     if (edgec_run(digits, inputs, outputs, NULL)) fprintf(stderr, "%s\n", edgec_last_error(digits));
+ *     if (edgec_run(digits, inputs, outputs, NULL)) puts(edgec_last_error(digits));
  *     edgec_destroy(digits);
  *
  * Instances are independent: any number may exist and run at once in different threads. One
  * instance serves one call at a time; a second concurrent call returns EDGEC_BUSY. After creation
- * edgec itself allocates nothing; the first parallel step starts the worker threads. After fork() the
- * child may go on using its instances. Destroy them all before a library is unloaded.
+ * edgec itself allocates nothing; the first parallel step starts the worker threads. After fork()
+ * the child may go on using its instances. Destroy them all before a library is unloaded.
  */
 #ifndef EDGEC_H
 #define EDGEC_H
@@ -74,7 +74,7 @@ typedef struct edgec_tensor {
   uint64_t bytes;
 } edgec_tensor;
 
-/* Calls task(arg, i) once for every 0 <= i < count, on any threads, and returns when all are done. */
+/* Calls task(arg, i) once for every 0 <= i < count, on any threads; returns when all are done. */
 typedef void (*edgec_parallel_for)(void *context, void (*task)(void *arg, uint32_t i), void *arg,
                                    uint32_t count);
 
@@ -82,7 +82,7 @@ typedef void (*edgec_parallel_for)(void *context, void (*task)(void *arg, uint32
 typedef struct edgec_options {
   uint32_t size;     /* sizeof(edgec_options) as the caller knows it */
   uint32_t threads;  /* 0: as many as the affinity mask and the cgroup's CPU quota allow */
-  int32_t spin_us;   /* how long idle workers spin before they sleep; 0: 100 microseconds, < 0: none */
+  int32_t spin_us;   /* microseconds that idle workers spin before they sleep; 0: 100, < 0: none */
   int32_t device;    /* 0: the default device, the only one of a CPU */
   edgec_parallel_for parallel_for; /* run parallel steps here instead of on edgec's own threads */
   void *parallel_for_context;
@@ -101,7 +101,7 @@ typedef struct edgec_instance {
   const edgec_model *model;
 } edgec_instance;
 
-/* Facts and functions of a model. Fields are only ever appended; `size` tells how many there are. */
+/* Facts and functions of a model. Fields are only ever appended; `size` tells how many. */
 struct edgec_model {
   uint32_t size;
   uint32_t abi_version;
@@ -167,8 +167,8 @@ static inline edgec_status edgec_reset(edgec_instance *instance) {
 
 /* Runs the golden inputs from a zero state and compares with the golden outputs; the state is zero
  * afterwards. `golden` holds all inputs, then all outputs, each starting at a multiple of 64 bytes
- * from `golden`, which is 64-byte aligned itself. Allocates while it runs. EDGEC_MISMATCH: the error
- * text names the first element that differs. */
+ * from `golden`, which is 64-byte aligned itself. Allocates while it runs. EDGEC_MISMATCH: the
+ * error text names the first element that differs. */
 static inline edgec_status edgec_selftest(edgec_instance *instance, const void *golden,
                                           uint64_t golden_size) {
   return instance->model->selftest(instance, golden, golden_size);

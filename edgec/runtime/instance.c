@@ -89,7 +89,8 @@ edgec_status edgec_rt_create(const edgec_model *model, const edgec_options *give
                 "the options have size %u and ask for more than this library's %u bytes hold: "
                 "rebuild the model with a newer edgec",
                 given->size, (unsigned)sizeof options);
-#define REFUSE(status, ...) return edgec_fail(options.error, options.error_size, status, __VA_ARGS__)
+#define REFUSE(status, ...) \
+  return edgec_fail(options.error, options.error_size, status, __VA_ARGS__)
   if (edgec_host_lacks(model->cpu_features, missing, sizeof missing))
     REFUSE(EDGEC_UNSUPPORTED, "this CPU has no '%s', which model '%s' was compiled to use: compile "
            "it for this machine", missing, model->name);
@@ -162,7 +163,8 @@ edgec_status edgec_rt_create(const edgec_model *model, const edgec_options *give
 edgec_status edgec_acquire(instance *self) {
   int64_t process = getpid();
   int here = __atomic_load_n(&self->owner, __ATOMIC_RELAXED) == process;
-  if (__atomic_exchange_n(&self->busy, 1, __ATOMIC_ACQUIRE)) return here ? EDGEC_BUSY : EDGEC_FORKED;
+  if (__atomic_exchange_n(&self->busy, 1, __ATOMIC_ACQUIRE))
+    return here ? EDGEC_BUSY : EDGEC_FORKED;
   if (__atomic_load_n(&self->owner, __ATOMIC_RELAXED) != process) {
     edgec_pool_init(&self->pool);
     __atomic_store_n(&self->owner, process, __ATOMIC_RELAXED);
@@ -244,8 +246,9 @@ static edgec_status execute(instance *self, uint32_t first, uint32_t end) {
       int32_t result = kernel->call(self->pointers + step->b);
       uint64_t shortage = __atomic_exchange_n(&self->pool.scratch_shortage, 0, __ATOMIC_RELAXED);
       if (shortage)
-        status = FAIL(self, EDGEC_FAILED, "kernel '%s' (step %u) wants %llu bytes of scratch memory "
-                      "more than planned", kernel->name, s, (unsigned long long)shortage);
+        status = FAIL(self, EDGEC_FAILED,
+                      "kernel '%s' (step %u) wants %llu bytes of scratch memory more than planned",
+                      kernel->name, s, (unsigned long long)shortage);
       else if (result)
         status = FAIL(self, EDGEC_FAILED, "kernel '%s' (step %u) failed with code %d", kernel->name,
                       s, (int)result);
@@ -291,8 +294,10 @@ edgec_status edgec_run_once(instance *self, const void *const *inputs, void *con
     const edgec_arg *next = &program->states[i].next;
     edgec_arg state = {EDGEC_STATE, i, 0, 0};
     const unsigned char *from = place_of(self, next);
-    if (next->where == EDGEC_INPUT) from = (const unsigned char *)inputs[next->index] + next->offset;
-    if (next->where == EDGEC_OUTPUT) from = (unsigned char *)outputs[next->index] + next->offset;
+    if (next->where == EDGEC_INPUT)
+      from = (const unsigned char *)inputs[next->index] + next->offset;
+    if (next->where == EDGEC_OUTPUT)
+      from = (unsigned char *)outputs[next->index] + next->offset;
     memcpy(place_of(self, &state), from, program->states[i].bytes);
   }
   return status;

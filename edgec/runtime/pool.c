@@ -2,11 +2,12 @@
 /*
  * Parallel steps: a pool of threads per instance, and the callbacks through which kernels use it.
  *
- * Task i of a job belongs to lane i modulo the number of lanes, so that a thread meets the same part
- * of the data step after step. A lane that has finished its own tasks takes those that others have
- * not begun: a worker that sleeps or is preempted delays nobody, and any number of workers will do.
- * A lane's tasks are claimed by counting them down. Whoever claims one has seen the job it belongs to,
- * for the job is written before the count: a worker that comes late takes part in the next job.
+ * Task i of a job belongs to lane i modulo the number of lanes, so that a thread meets the same
+ * part of the data step after step. A lane that has finished its own tasks takes those that others
+ * have not begun: a worker that sleeps or is preempted delays nobody, and any number of workers
+ * will do. A lane's tasks are claimed by counting them down. Whoever claims one has seen the job it
+ * belongs to, for the job is written before the count: a worker that comes late takes part in the
+ * next job.
  */
 #define _GNU_SOURCE
 #include <fenv.h>
@@ -106,8 +107,8 @@ static void advance(edgec_pool *pool) {
   }
 }
 
-/* Workers inherit the floating-point environment that run has set. One that cannot be started is done
- * without. */
+/* Workers inherit the floating-point environment that run has set. One that cannot be started is
+ * done without. */
 static void start_workers(edgec_pool *pool) {
   enum { STACK_BYTES = 512 * 1024 };
   sigset_t all, before;

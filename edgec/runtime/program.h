@@ -32,7 +32,7 @@
 
 #include "edgec.h"
 
-/* Where an argument lives. `index` selects among the inputs, outputs or states and is 0 otherwise. */
+/* Where an argument lives. `index` selects among inputs, outputs or states and is 0 otherwise. */
 enum {
   EDGEC_ARENA = 0,
   EDGEC_WEIGHT = 1, /* the one block of weights */

@@ -26,8 +26,8 @@ extern const edgec_model *EDGEC_ENTRY(void);
 enum { USAGE = 2, VERIFY = 7, ARTIFACT = 9, DEVICE = 10, DATA = 12, ALIGNMENT = 64 };
 
 static const char usage[] =
-  "usage: edgec-run MODEL.edgec [--run | --bench N | --selftest] [--input NAME=FILE|random|zeros]...\n"
-  "                 [--output DIR] [--threads N]\n"
+  "usage: edgec-run MODEL.edgec [--run | --bench N | --selftest]\n"
+  "                 [--input NAME=FILE|random|zeros]... [--output DIR] [--threads N]\n"
   "  --run       run once and print the outputs (the default)\n"
   "  --bench N   run N times and print the latency in microseconds\n"
   "  --selftest  run the golden inputs and compare with the golden outputs\n"

@@ -85,8 +85,8 @@ EDGEC_HIDDEN void edgec_pool_leave(edgec_lane *previous);
 
 /* How many threads can run at once: affinity mask and cgroup CPU quota; at least 1. */
 EDGEC_HIDDEN uint32_t edgec_host_threads(void);
-/* Copies the first of the space-separated `features` that this CPU lacks to `missing` and returns 1;
- * returns 0 when none is lacking, or the system does not tell. */
+/* Copies the first of the space-separated `features` that this CPU lacks to `missing` and returns
+ * 1; returns 0 when none is lacking, or the system does not tell. */
 EDGEC_HIDDEN int edgec_host_lacks(const char *features, char *missing, size_t size);
 
 /* Writes the message to `text`, if there is one, and returns `status`. */

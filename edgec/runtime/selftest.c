@@ -70,7 +70,8 @@ static int64_t first_difference(const edgec_tensor *tensor, const void *got, con
     double a = values[0] = element(tensor->dtype, g), b = values[1] = element(tensor->dtype, w);
     if (isnan(a) && isnan(b)) continue;
     if (a == b && tensor->dtype != EDGEC_INT64 && tensor->dtype != EDGEC_UINT64) continue;
-    if (fabs(a - b) <= tolerance->atol + tolerance->rtol * fabs(b) && a != b && isfinite(b)) continue;
+    double allowed = tolerance->atol + tolerance->rtol * fabs(b);
+    if (fabs(a - b) <= allowed && a != b && isfinite(b)) continue;
     return (int64_t)i;
   }
   return -1;
@@ -85,7 +86,8 @@ static edgec_status selftest(instance *self, const unsigned char *golden, uint64
   for (uint32_t i = 0; i < model->output_count; i++)
     outputs_size += edgec_align(program->outputs[i].bytes);
   if ((uintptr_t)golden % EDGEC_ALIGNMENT)
-    return FAIL(self, EDGEC_INVALID, "the golden data are not aligned to %d bytes", EDGEC_ALIGNMENT);
+    return FAIL(self, EDGEC_INVALID, "the golden data are not aligned to %d bytes",
+                EDGEC_ALIGNMENT);
   if (edgec_align(golden_size) != inputs_size + outputs_size)
     return FAIL(self, EDGEC_INVALID, "%llu bytes of golden data given, %llu expected",
                 (unsigned long long)golden_size, (unsigned long long)(inputs_size + outputs_size));
@@ -113,9 +115,9 @@ static edgec_status selftest(instance *self, const unsigned char *golden, uint64
   edgec_clear_states(self);
   for (uint32_t i = 0; i < model->output_count && !status; i++) {
     const edgec_tensor *output = &program->outputs[i];
-    uint64_t offset = inputs_size + (uint64_t)((unsigned char *)outputs[i] - (unsigned char *)memory);
+    uint64_t within = (uint64_t)((unsigned char *)outputs[i] - (unsigned char *)memory);
     double values[2];
-    int64_t where = first_difference(output, outputs[i], golden + offset,
+    int64_t where = first_difference(output, outputs[i], golden + inputs_size + within,
                                      &program->tolerances[i], values);
     if (where >= 0)
       status = FAIL(self, EDGEC_MISMATCH, "output '%s' is %.9g at element %lld, golden is %.9g",
