@@ -7,6 +7,7 @@ With `--json` stdout carries one object per line, the last with "event": "result
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import time
@@ -14,7 +15,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgec.errors import EXIT_INTERRUPTED, EdgecError
-
 
 SECONDS_BETWEEN_LINES = 5.0
 """How often a long step says where it is when that cannot be one changing line."""
@@ -44,6 +44,10 @@ class Display:
             self._line(event["text"])
         elif kind == "progress":
             self._status(f"{event['stage']} {event['done']}/{event['total']} {event['item']}")
+        elif kind == "trial":
+            self._status(f"trying {event['engine']} {event['file']} x{event['threads']}")
+        elif kind == "round":
+            self._status(f"round {event['done']}/{event['rounds']}")
         elif kind == "stage" and event["state"] == "start":
             self._status(f"{event['stage']} ...")
         elif kind == "stage" and self.verbose:
@@ -108,7 +112,7 @@ class Display:
             self._shown = False
 
     def _object(self, event: Mapping[str, Any]) -> None:
-        print(json.dumps(event), flush=True)
+        print(json.dumps(_finite(event)), flush=True)
 
     def _line(self, text: str) -> None:
         self.close()
@@ -122,3 +126,12 @@ class Display:
         elif time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self._line(text)
             self._said = time.monotonic()
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for the numbers that JSON cannot write."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ def run(args: argparse.Namespace, display: Display) -> int:
     stacked = {name: np.stack([result[name] for result in results]) for name in results[0]}
     if args.output is not None:
         _write(args.output, stacked)
-    rows = [(name, *_describe(values)) for name, values in stacked.items()]
+    facts = [_describe(name, values) for name, values in stacked.items()]
     header = ("output", "type", "min", "max", "mean", "first values")
-    facts = [dict(zip(header, row, strict=True)) for row in rows]
-    display.result({"samples": len(results), "outputs": facts}, table(header, rows))
+    display.result(
+        {"samples": len(results), "outputs": facts}, table(header, [_row(each) for each in facts])
+    )
     return 0
 
 
@@ -95,19 +97,27 @@ def _data(module: Module, args: argparse.Namespace, display: Display, count: int
     )
 
 
-def _describe(values: Array) -> tuple[str, ...]:
-    """Type, range and first values of an output, samples stacked."""
-    kind = f"{values.dtype}{list(values.shape[1:])}".replace(" ", "")
-    first = " ".join(f"{value:.4g}" for value in values.ravel()[:4].tolist())
-    if not values.size:
-        return kind, "", "", "", ""
-    numbers = values.astype(np.float64)
+def _describe(name: str, values: Array) -> dict[str, Any]:
+    """Type, range and first values of an output, samples stacked on axis 0."""
+    numbers = values.astype(np.float64).ravel()
+    summary = {
+        key: float(reduce(numbers)) if numbers.size else None
+        for key, reduce in (("min", np.min), ("max", np.max), ("mean", np.mean))
+    }
+    shape = list(values.shape[1:])
+    first = [float(value) for value in numbers[:4]]
+    return {"name": name, "dtype": str(values.dtype), "shape": shape, **summary, "first": first}
+
+
+def _row(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `_describe` found, as a row of the table."""
+    kind = f"{facts['dtype']}[{','.join(map(str, facts['shape']))}]"
+    numbers = [facts[key] for key in ("min", "max", "mean")]
     return (
+        facts["name"],
         kind,
-        f"{numbers.min():.4g}",
-        f"{numbers.max():.4g}",
-        f"{numbers.mean():.4g}",
-        first,
+        *("" if number is None else f"{number:.4g}" for number in numbers),
+        " ".join(f"{value:.4g}" for value in facts["first"]),
     )
 
 
