@@ -126,7 +126,7 @@ def slice_(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> rela
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step == 0:
             raise Refused("a step of 0")
-        taken = range(*slice(_python(start), _python(end, step), step).indices(shape[axis]))
+        taken = _taken(start, end, step, shape[axis])
         first[axis], stride[axis], sizes[axis] = taken.start, step, len(taken)
     if tuple(sizes) == shape and all(s == 1 for s in stride):
         return x
@@ -141,9 +141,12 @@ def _bounds(ctx: Context, node: gs.Node, position: int, name: str, default: list
     return default if value is None else [int(v) for v in value]
 
 
-def _python(bound: int, step: int = 1) -> int | None:
-    """A bound of ONNX's as Python's slice takes it: the far negative end of a backward slice."""
-    return None if step < 0 and bound <= -(2**31) else bound
+def _taken(start: int, end: int, step: int, size: int) -> range:
+    """The places a slice takes. Unlike Python's, a backward one never starts before place 0."""
+    start, end = (bound + size if bound < 0 else bound for bound in (start, end))
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(end, 0), size), step)
+    return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
 
 
 def strided(

@@ -46,9 +46,11 @@ def window(ctx: Context, node: gs.Node, space: Shape, kernel: Shape | None = Non
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         sizes = tuple(-(-n // s) for n, s in zip(space, strides, strict=True))
         totals = [
-            max((o - 1) * s + r - n, 0)
-            for o, s, r, n in zip(sizes, strides, reach, space, strict=True)
+            (o - 1) * s + r - n for o, s, r, n in zip(sizes, strides, reach, space, strict=True)
         ]
+        if min(totals, default=0) < -1:
+            raise Refused(f"auto_pad={auto!r} would crop: strides {strides} exceed the kernel")
+        totals = [max(t, 0) for t in totals]
         low = [t // 2 if auto == "SAME_UPPER" else t - t // 2 for t in totals]
         before, after = tuple(low), tuple(t - b for t, b in zip(totals, low, strict=True))
         return Window(extent, strides, dilations, before, after, sizes)
