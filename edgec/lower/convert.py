@@ -38,7 +38,7 @@ from edgec.lower import (
     shape,
 )
 from edgec.lower.blocked import Blocked
-from edgec.lower.context import Context, Refused, Result, Shape, Unsupported, tensor_dtype
+from edgec.lower.context import Context, Refused, Result, Shape, Unsupported, select, tensor_dtype
 from edgec.lower.expand import expand
 from edgec.lower.fold import evaluate
 
@@ -212,6 +212,7 @@ class _Walk:
         image = entry(self.ctx, node, inputs)
         if image is None:
             return False
+        self._all_read(node)
         self._check(node.outputs[0], image.shape(self.ctx), self.ctx.dtype(image.expr))
         self.images[node.outputs[0].name] = image
         return True
@@ -225,15 +226,19 @@ class _Walk:
             if tensor.name and expr is None:
                 raise Refused(f"its input {tensor.name!r} is not a tensor edgec can make")
         result = TABLE[node.op](ctx, node, inputs)
-        unread = ctx.unread(node)
-        if unread:
-            raise Refused(f"attribute {unread[0]} is not handled")
+        self._all_read(node)
         results = result if isinstance(result, list) else [result]
         for tensor, expr in zip(node.outputs, results, strict=False):
             self._bind(tensor, expr)
         for tensor in node.outputs[len(results) :]:
             if tensor.name:
                 raise Refused(f"output {tensor.name!r} is not lowered")
+
+    def _all_read(self, node: gs.Node) -> None:
+        """Refuse a node with an attribute that its entry did not look at."""
+        unread = self.ctx.unread(node)
+        if unread:
+            raise Refused(f"attribute {unread[0]} is not handled")
 
     def _bind(self, tensor: gs.Variable, expr: relax.Expr) -> None:
         """Name `expr` as the tensor, after checking it against what shape inference said."""
@@ -269,18 +274,35 @@ class _Walk:
                 self._bind(tensor, expr)
 
     def _branch(self, node: gs.Node, name: str, depth: int) -> None:
+        """The branch taken, or both and a choice where that is known at run time only."""
         condition = self.ctx.constant(node, 0)
-        if condition is None:
-            raise Refused("its condition is known at run time only")
-        branch = node.attrs["then_branch" if condition.item() else "else_branch"]
+        if condition is not None:
+            branch = node.attrs["then_branch" if condition.item() else "else_branch"]
+            for outer, (inner, expr) in zip(
+                node.outputs, self._outputs(branch, name, depth), strict=True
+            ):
+                self.ctx.exprs[outer.name] = expr
+                if inner.name in self.ctx.values:
+                    self.ctx.values[outer.name] = self.ctx.values[inner.name]
+            return
+        sides = [self._outputs(node.attrs[f"{k}_branch"], name, depth) for k in ("then", "else")]
+        self.ctx.enter(node, name)
+        flag = self.ctx.reshape(self._expr(node.inputs[0]), ())
+        for outer, (_, yes), (_, no) in zip(node.outputs, *sides, strict=True):
+            if self.ctx.shape(yes) != self.ctx.shape(no):
+                raise Refused("its branches give different shapes")
+            self._bind(outer, self.ctx.map("choose", select, flag, yes, no))
+
+    def _outputs(
+        self, branch: gs.Graph, name: str, depth: int
+    ) -> list[tuple[gs.Tensor, relax.Expr]]:
+        """Convert a branch; its outputs and their expressions."""
         self.nodes(branch.nodes, name, depth + 1)
-        for outer, inner in zip(node.outputs, branch.outputs, strict=True):
-            expr = self._expr(inner)
+        made = [(tensor, self._expr(tensor)) for tensor in branch.outputs]
+        for tensor, expr in made:
             if expr is None:
-                raise Refused(f"its output {inner.name!r} is not a tensor")
-            self.ctx.exprs[outer.name] = expr
-            if inner.name in self.ctx.values:
-                self.ctx.values[outer.name] = self.ctx.values[inner.name]
+                raise Refused(f"its output {tensor.name!r} is not a tensor")
+        return made
 
     def _stand_in(self, node: gs.Node) -> None:
         """Let what follows a refused node be examined as if it had been lowered."""

@@ -40,7 +40,6 @@ NOT_LOWERED = (
     "DeformConv",
     "FlexAttention",
     "GRU",
-    "If",
     "ImageDecoder",
     "LinearAttention",
     "Loop",
