@@ -1,9 +1,9 @@
-"""Tensor data kept in files beside a model, read and written.
+"""Model files and the tensor data kept beside them, read and written.
 
-A model names those files, and its author may be hostile. Only regular files below the model's own
-folder are read, component by component and through no link; hard links are refused, since another
-name of a secret is the secret. Offsets and lengths are checked against the file, lengths against
-the tensor, and the sum against the files, before anything is read.
+A model names the files of its data, and its author may be hostile. Only regular files below the
+model's own folder are read, component by component and through no link; hard links are refused,
+since another name of a secret is the secret. Offsets and lengths are checked against the file,
+lengths against the tensor, and the sum against the files, before anything is read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 
 from edgec.errors import ModelError
@@ -22,6 +23,39 @@ from edgec.tensors import packed_bytes
 
 _SLACK = 1 << 20
 _LARGE_BYTES = 4096
+
+
+def read_model(
+    source: str | os.PathLike[str] | onnx.ModelProto,
+) -> tuple[onnx.ModelProto, Path | None]:
+    """The model and the folder of its external data (None when it came from memory).
+
+    Raises ModelError when `source` cannot be read or is no protobuf of a model.
+    """
+    if isinstance(source, onnx.ModelProto):
+        return source, None
+    path = Path(source)
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelError(f"cannot be read: {reason}", where=str(path)) from error
+    try:
+        return parse_model(data), path.parent
+    except ModelError as error:
+        raise ModelError(error.what, where=str(path), hint=error.hint) from error
+
+
+def parse_model(data: bytes) -> onnx.ModelProto:
+    """The ModelProto in `data`; ModelError when there is none."""
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(
+            "not an ONNX model, or a truncated one", hint="expected a protobuf ModelProto"
+        ) from error
+    return model
 
 
 def load_external(model: onnx.ModelProto, folder: Path | None) -> None:

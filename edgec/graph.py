@@ -10,20 +10,29 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import helper
 
 from edgec import sandbox
 from edgec.dims import bind
 from edgec.downgrade import convert
 from edgec.errors import ModelError, PassError
-from edgec.external import load_external, store_external, write_file
+from edgec.external import load_external, parse_model, read_model, store_external, write_file
 from edgec.limits import INTERNAL_OPSET, check_limits
 from edgec.limits import graphs as proto_graphs
 from edgec.onnx_io import export_graph, import_graph
 from edgec.shapes import infer
 from edgec.skeleton import inferred_outputs, split
-from edgec.tensors import Constant, Node, Variable, inner_nodes, metadata_of, set_type, subgraphs
+from edgec.tensors import (
+    Constant,
+    Node,
+    Variable,
+    inner_nodes,
+    is_static,
+    metadata_of,
+    set_type,
+    subgraphs,
+)
 from edgec.topology import copy, sort
 
 EXTERNAL_BYTES = 1_500_000_000
@@ -53,13 +62,13 @@ def load(
     notes = [] if notes is None else notes
     if not trusted:
         sandbox.start()
-    model, folder = _read(source)
+    model, folder = read_model(source)
     opset = check_limits(model)
     load_external(model, folder)
     skeleton, weights = split(model, opset)
     _note_defaults(model, notes)
     bind(skeleton.graph, shapes or {}, dims or {}, notes, symbolic=symbolic)
-    prepared = _parse(
+    prepared = parse_model(
         sandbox.call(
             "prepare",
             skeleton.SerializeToString(),
@@ -216,8 +225,8 @@ class Graph:
     def replace(self, old: gs.Tensor, new: gs.Tensor) -> None:
         """Let every user of `old` use `new`, then remove what made `old` where it is dead.
 
-        The node that makes `new` may go on using `old`. A `new` of unknown type takes that of
-        `old`. Raises PassError where `why_not_replace` has a reason.
+        The node that makes `new` may go on using `old`. What is unknown of the type of `new` is
+        taken from `old`. Raises PassError where `why_not_replace` has a reason.
         """
         why = self.why_not_replace(old, new)
         if why:
@@ -232,8 +241,11 @@ class Graph:
             new.info = old.info
             old.name, new.name = self.unique_name(f"{old.name}_was"), old.name
             self._outputs = None
-        if isinstance(new, Variable) and new.dtype is None and new.value_type is None:
-            new.dtype, new.shape, new.value_type = old.dtype, old.shape, old.value_type
+        if isinstance(new, Variable):
+            if new.dtype is None and new.value_type is None:
+                new.dtype, new.value_type = old.dtype, old.value_type
+            if not is_static(new) and (new.shape is None or is_static(old)):
+                new.shape = old.shape
         remade = self.producer(old)
         if remade is not None and not any(map(self.uses, remade.outputs)):
             self.remove(remade)
@@ -338,32 +350,6 @@ class Graph:
         used = {node.domain for node in self.nodes() if node.domain}
         versions = {"": self.opset} | {d: found.get(d, 1) for d in sorted({*used, *found})}
         return [helper.make_opsetid(domain, version) for domain, version in versions.items()]
-
-
-def _read(source: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
-    if isinstance(source, onnx.ModelProto):
-        return source, None
-    path = Path(source)
-    try:
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ModelError(f"cannot be read: {reason}", where=str(path)) from error
-    try:
-        return _parse(data), path.parent
-    except ModelError as error:
-        raise ModelError(error.what, where=str(path), hint=error.hint) from error
-
-
-def _parse(data: bytes) -> onnx.ModelProto:
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(data)
-    except DecodeError as error:
-        raise ModelError(
-            "not an ONNX model, or a truncated one", hint="expected a protobuf ModelProto"
-        ) from error
-    return model
 
 
 def _note_defaults(model: onnx.ModelProto, notes: list[str]) -> None:

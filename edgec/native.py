@@ -88,19 +88,21 @@ def convert_to(model: bytes, opset: int) -> bytes:
 def infer(model: bytes) -> bytes:
     """The model with types and shapes of its tensors in `value_info` and in its outputs.
 
-    An operator that contradicts its inputs is an error; one that ONNX defines by a function is not,
-    since onnx 1.23 refuses valid ones (MeanVarianceNormalization's body has an empty Constant).
-    Values are followed (shape arithmetic) as far as they fit the memory; onnx sets them no limit.
+    An operator that contradicts its inputs is an error. Values (shape arithmetic) are followed
+    where onnx can: it sets them no limit, and gets some expressions of several axes wrong. Nor does
+    it infer every operator that it defines by a function (MeanVarianceNormalization, in 1.23).
     """
     try:
         return bytes(_inference.infer_shapes(model, True, True, True))
-    except MemoryError:
+    except (MemoryError, _inference.InferenceError):
+        pass
+    try:
         return bytes(_inference.infer_shapes(model, True, True, False))
     except _inference.InferenceError as error:
         operator = re.search(r"\(op_type:(\w+)", str(error))
         if operator is None or not _is_function(operator[1]):
             raise
-        return bytes(_inference.infer_shapes(model, True, False, True))
+        return bytes(_inference.infer_shapes(model, True, False, False))
 
 
 def _is_function(operator: str) -> bool:

@@ -17,7 +17,6 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import edgec.external
 import edgec.graph
 from edgec.errors import EdgecError, ModelError, UsageError
 from edgec.graph import INTERNAL_OPSET, Graph, load
