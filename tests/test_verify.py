@@ -179,6 +179,31 @@ def test_eight_times_the_error_of_onnx_runtime_is_a_warning() -> None:
     assert "times that of ONNX Runtime's own" in loud.warning
 
 
+@pytest.mark.parametrize(
+    ("error", "own", "right"),
+    [
+        (3.9, 1.0, True),
+        (4.1, 1.0, False),
+        (1.9, 0.5, True),
+        (2.1, 0.5, False),
+        (1.1, 0.1, False),
+        (4.1, 100.0, False),
+    ],
+)
+def test_a_model_that_amplifies_rounding_may_do_so_within_limits(
+    error: float, own: float, right: bool
+) -> None:
+    expected = np.ones((4, 8), np.float32)
+    allowed = tolerance(expected)[0, 0]
+    report = compare(
+        {"y": expected},
+        {"y": (expected + np.float64(error) * allowed).astype(np.float32)},
+        ort={"y": (expected + np.float64(own) * allowed).astype(np.float32)},
+    )[0]
+    assert report.ok is right
+    assert "tolerances" in report.warning
+
+
 def test_one_rounding_beside_an_exact_onnx_runtime_is_no_warning() -> None:
     expected = np.ones((1, 64), np.float32)
     (report,) = compare({"y": expected}, {"y": np.nextafter(expected, 2)}, ort={"y": expected})
