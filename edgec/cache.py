@@ -31,9 +31,13 @@ class CacheInfo:
 
 @dataclass(frozen=True)
 class Cache:
-    """The cache below `path`; a kind ("kernel", "runtime", "artifact") is a folder of it."""
+    """The cache below `path`; a kind ("kernel", "notes", "artifact") is a folder of it.
+
+    Without `reuse` nothing is found, so that everything is made anew and stored.
+    """
 
     path: Path
+    reuse: bool = True
 
     @staticmethod
     def default() -> Cache:
@@ -46,6 +50,8 @@ class Cache:
 
     def get(self, kind: str, key: str) -> bytes | None:
         """The entry, or None where there is none or it is damaged."""
+        if not self.reuse:
+            return None
         try:
             data = self._file(kind, key).read_bytes()
         except OSError:

@@ -151,7 +151,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--runner", action="store_true", help="also write a static edgec-run")
     parser.add_argument("--trusted", action="store_true", help="check the model in this process")
-    parser.add_argument("--no-cache", action="store_true", help="compile everything anew")
+    parser.add_argument("--no-cache", action="store_true", help="compile the model anew")
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
         args.model,
         output,
         options,
-        reuse=not (args.no_cache or observe),
+        cache=replace(Cache.default(), reuse=not args.no_cache),
+        reuse=not observe,
         print_after=print_after,
         save_temps=args.save_temps,
         on_event=display.event,
