@@ -195,7 +195,7 @@ class Context:
         outputs: list[tuple[Shape, str]],
     ) -> Any:
         """Emit `body(loops, *inputs, *outputs)` (see `edgec.lower.loops`) as one kernel."""
-        return self.te(name, lambda *args: extern(name, body, list(args), outputs), *inputs)
+        return self.te(name, lambda *args: extern(body, list(args), outputs), *inputs)
 
     def choose(self, which: relax.Expr, options: list[relax.Expr]) -> relax.Expr:
         """The option that the scalar `which`, a possibly negative integer, picks at run time."""

@@ -59,12 +59,14 @@ class Loops:
 
 
 def extern(
-    name: str,
     body: Callable[..., None],
     inputs: list[te.Tensor],
     outputs: list[tuple[tuple[int, ...], str]],
 ) -> Any:
-    """A TE operation whose kernel is `body(loops, *inputs, *outputs)` over `Buffer`s."""
+    """A TE operation whose kernel is `body(loops, *inputs, *outputs)` over `Buffer`s.
+
+    It is the only stage of its kernel, so that its block is the root, and named as schedules expect.
+    """
 
     def generate(ins: Any, outs: Any) -> Any:
         with IRBuilder() as builder:
@@ -77,5 +79,9 @@ def extern(
         inputs,
         generate,
         dtype=[dtype for _, dtype in outputs],
-        name=name,
+        in_buffers=[tirx.decl_buffer(t.shape, t.dtype, f"in{k}") for k, t in enumerate(inputs)],
+        out_buffers=[
+            tirx.decl_buffer(shape, dtype, f"out{k}") for k, (shape, dtype) in enumerate(outputs)
+        ],
+        name="root",
     )

@@ -171,12 +171,12 @@ def lp_pool(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr
 def _lp(ctx: Context, x: relax.Expr, w: Window, p: int) -> relax.Expr:
     dtype = ctx.dtype(x)
     if p == 2:
-        return ctx.map("root", tirx.sqrt, _summed(ctx, x, w, lambda v: v * v))
+        return ctx.map("lp_root", tirx.sqrt, _summed(ctx, x, w, lambda v: v * v))
     if p == 1:
         return _summed(ctx, x, w, tirx.abs)
     power, root = literal(p, dtype), literal(1 / p, dtype)
     total = _summed(ctx, x, w, lambda v: tirx.power(tirx.abs(v), power))
-    return ctx.map("root", lambda v: tirx.power(v, root), total)
+    return ctx.map("lp_root", lambda v: tirx.power(v, root), total)
 
 
 def whole(space: Shape) -> Window:

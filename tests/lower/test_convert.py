@@ -68,9 +68,10 @@ def test_refusals_are_reported_all_at_once_with_node_and_reason() -> None:
         Unsupported("one", "RandomNormalLike", reason),
         Unsupported("two", "RandomNormalLike", reason),
     ]
-    with pytest.raises(LoweringError, match="1 more") as caught:
+    with pytest.raises(LoweringError, match="2 of the model's nodes") as caught:
         to_relax(graph)
-    assert caught.value.where == "node 'one' (RandomNormalLike)"
+    assert "one" in str(caught.value)
+    assert "two" in str(caught.value)
 
 
 def test_operators_of_other_domains_are_refused_by_name() -> None:
