@@ -81,8 +81,8 @@ class TensorReport:
         """Says so where the error is far above ONNX Runtime's own; empty otherwise."""
         if self.error > 1 and self.ort_error is not None:
             return (
-                f"output {self.name!r}: the error is {self.error:.1f} tolerances; ONNX Runtime's own "
-                f"optimisations move it by {self.ort_error:.1f}"
+                f"output {self.name!r}: the error is {self.error:.1f} tolerances; ONNX Runtime's "
+                f"own optimisations move it by {self.ort_error:.1f}"
             )
         if self.ort_error is None or self.error <= WARN_RATIO * max(self.ort_error, _FLOOR):
             return ""
