@@ -8,20 +8,22 @@ PYTEST := $(BIN)/python -m pytest -q --durations=5
 export EDGEC_CACHE_DIR ?= $(CURDIR)/build/cache
 
 .PHONY: help setup demo test test-nightly lint types bench clean \
-        test-compile test-passes test-kernels test-targets test-runtime test-models
+        test-lint test-compile test-passes test-kernels test-targets test-runtime test-models
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z].*## / { printf "  %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  build/NAME.TARGET.edgec  compile models/NAME.onnx for TARGET, as in build/digits_cnn.host.edgec"
+	@awk -F ':.*## ' '/^[a-z].*## / { printf "  %-26s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  build/NAME.TARGET.edgec    compile models/NAME.onnx, or NAME of the zoo, for TARGET:"
+	@echo "                             $(TARGETS)"
+	@echo "  variables                  PYTHON=python3.13  EDGECFLAGS='-O3 --dim N=4'"
 
 setup: $(VENV)/ready ## make the environment
 
 $(VENV)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
 	  { echo "edgec needs Python 3.11 to 3.14; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' || \
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
@@ -33,34 +35,43 @@ demo: build/digits_cnn.host.edgec ## compile a model, verify it, run it on real 
 	$(EDGEC) run $< --input models/digits_test.npz --output build/digits
 	$(EDGEC) bench $< --model models/digits_cnn.onnx --against onnxruntime
 
-# One pattern rule per target name that takes part in file names; the .d file that -MD writes names
-# everything the artifact depends on.
+# One pattern rule per target name that takes part in file names, for models of this repository and
+# for those of the zoo. The .d file that -MD writes names everything the artifact depends on.
 TARGETS := host x86-64-v2 x86-64-v3 x86-64-v4 aarch64
-define compile_rule
-build/%.$(1).edgec: models/%.onnx $(VENV)/ready
+define compile_rules
+build/%.$(1).edgec: models/%.onnx | $(VENV)/ready
+	@mkdir -p build
+	$$(EDGEC) compile $$< --target $(1) -o $$@ -MD $$(EDGECFLAGS)
+build/%.$(1).edgec: models/cache/%.onnx | $(VENV)/ready
 	@mkdir -p build
 	$$(EDGEC) compile $$< --target $(1) -o $$@ -MD $$(EDGECFLAGS)
 endef
-$(foreach target,$(TARGETS),$(eval $(call compile_rule,$(target))))
+$(foreach target,$(TARGETS),$(eval $(call compile_rules,$(target))))
 -include $(wildcard build/*.edgec.d)
 
-test: setup test-lint test-models test-passes test-compile test-kernels test-runtime test-targets ## run all tests
+.PRECIOUS: models/cache/%.onnx
+models/cache/%.onnx: | $(VENV)/ready
+	$(BIN)/python models/build.py $*
+
+test: test-lint test-models test-passes test-compile test-kernels test-runtime test-targets ## run all tests
 
 test-nightly: setup ## the long suites
 	$(PYTEST) -m nightly tests
 
-test-lint: lint types
+GRAPH_TESTS := tests/passes $(foreach part,graph rewrite sandbox,$(wildcard tests/test_$(part).py))
+
+test-lint: lint types ## style, spelling and static types
 test-models: setup ## the model zoo
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/models)
 test-passes: setup ## loading and rewriting graphs
-	@$(call timed,$(PYTEST) -m 'not nightly' tests/passes tests/graph)
+	@$(call timed,$(PYTEST) -m 'not nightly' $(GRAPH_TESTS))
 test-compile: setup ## the compile line, the command and its errors
-	@$(call timed,$(PYTEST) -m 'not nightly' tests --ignore tests/models --ignore tests/passes --ignore tests/graph --ignore tests/lower --ignore tests/runtime --ignore tests/targets)
+	@$(call timed,$(PYTEST) -m 'not nightly' $(filter-out $(GRAPH_TESTS),$(wildcard tests/test_*.py)))
 test-kernels: setup ## lowering and kernels
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/lower)
 test-runtime: setup ## the C runtime and the loader
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/runtime)
-test-targets: setup ## other devices, emulated
+test-targets: setup ## other machines, emulated
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/targets)
 
 timed = start=$$(date +%s); $(1); code=$$?; echo "$@: $$(($$(date +%s) - start)) s"; exit $$code
