@@ -17,6 +17,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.ir import IRModule, PointerType, PrimType
 
+from edgec.lower.fast_math import expand_math
 from edgec.targets import Target
 from edgec.targets.cpu import schedule
 
@@ -76,7 +77,7 @@ def lower(function: tirx.PrimFunc, symbol: str, target: Target, overwrites: bool
     function = function.with_attr("global_symbol", symbol)
     function = function.with_attr("target", llvm.with_host(llvm))
     function = function.with_attr("tirx.noalias", not overwrites)
-    module = _LOOPS_TO_FLAT(IRModule({symbol: function}))
+    module = _LOOPS_TO_FLAT(IRModule({symbol: expand_math(function)}))
     module = IRModule({symbol: _with_c_signature(module[symbol])})
     module = _FLAT_TO_LLVM(module)
     return IRModule({symbol: _returning_zero(module[symbol])})
