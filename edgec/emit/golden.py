@@ -15,8 +15,9 @@ from edgec.arrays import Array
 from edgec.emit.glue import Tolerance
 from edgec.program import Tensor, aligned
 
-HEAD_ELEMENTS = 1 << 40
-"""Elements stored of an input: a prime, so that the repetition does not line up with rows."""
+HEAD_ELEMENTS = 4093
+"""Elements stored of an input, as in `EDGEC_GOLDEN_HEAD`: a prime, so that the repetition does not
+line up with rows."""
 
 RTOL, ATOL_OF_PEAK = 1e-4, 1e-4
 """A board may differ from the reference by this much, relative to the value and to the largest."""

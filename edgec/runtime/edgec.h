@@ -166,9 +166,10 @@ static inline edgec_status edgec_reset(edgec_instance *instance) {
 }
 
 /* Runs the golden inputs from a zero state and compares with the golden outputs; the state is zero
- * afterwards. `golden` holds all inputs, then all outputs, each starting at a multiple of 64 bytes
- * from `golden`, which is 64-byte aligned itself. Allocates while it runs. EDGEC_MISMATCH: the
- * error text names the first element that differs. */
+ * afterwards. `golden` holds the first 4093 elements of every input (all of a smaller one), which
+ * are repeated to fill it, then all outputs; each starts at a multiple of 64 bytes from `golden`,
+ * which is 64-byte aligned itself. Allocates while it runs. EDGEC_MISMATCH: the error text names
+ * the first element that differs. */
 static inline edgec_status edgec_selftest(edgec_instance *instance, const void *golden,
                                           uint64_t golden_size) {
   return instance->model->selftest(instance, golden, golden_size);

@@ -78,6 +78,10 @@ typedef struct edgec_state {
   edgec_arg next;
 } edgec_state;
 
+/* Of every input, golden data hold this many elements at most, repeated to fill the rest: a prime,
+ * so that the repetition does not line up with rows. */
+enum { EDGEC_GOLDEN_HEAD = 4093 };
+
 /* An element passes the self-test when |got - want| <= atol + rtol |want|, or both are NaN. */
 typedef struct edgec_tolerance {
   double rtol, atol;

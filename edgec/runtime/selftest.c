@@ -77,35 +77,55 @@ static int64_t first_difference(const edgec_tensor *tensor, const void *got, con
   return -1;
 }
 
+/* Bytes that golden data hold of an input. */
+static uint64_t head_bytes(const edgec_tensor *input) {
+  uint64_t most = (uint64_t)EDGEC_GOLDEN_HEAD * edgec_element_bytes(input->dtype);
+  return input->bytes < most ? input->bytes : most;
+}
+
+/* Fills an input with its head, over and over. */
+static void expand(unsigned char *data, const edgec_tensor *input, const unsigned char *head) {
+  uint64_t done = head_bytes(input);
+  memcpy(data, head, done);
+  while (done < input->bytes) {
+    uint64_t more = input->bytes - done < done ? input->bytes - done : done;
+    memcpy(data + done, data, more);
+    done += more;
+  }
+}
+
 static edgec_status selftest(instance *self, const unsigned char *golden, uint64_t golden_size) {
   const edgec_program *program = self->program;
   const edgec_model *model = self->base.model;
-  uint64_t inputs_size = 0, outputs_size = 0;
-  for (uint32_t i = 0; i < model->input_count; i++)
+  uint64_t heads_size = 0, inputs_size = 0, outputs_size = 0;
+  for (uint32_t i = 0; i < model->input_count; i++) {
+    heads_size += edgec_align(head_bytes(&program->inputs[i]));
     inputs_size += edgec_align(program->inputs[i].bytes);
+  }
   for (uint32_t i = 0; i < model->output_count; i++)
     outputs_size += edgec_align(program->outputs[i].bytes);
   if ((uintptr_t)golden % EDGEC_ALIGNMENT)
     return FAIL(self, EDGEC_INVALID, "the golden data are not aligned to %d bytes",
                 EDGEC_ALIGNMENT);
-  if (edgec_align(golden_size) != inputs_size + outputs_size)
+  if (edgec_align(golden_size) != heads_size + outputs_size)
     return FAIL(self, EDGEC_INVALID, "%llu bytes of golden data given, %llu expected",
-                (unsigned long long)golden_size, (unsigned long long)(inputs_size + outputs_size));
+                (unsigned long long)golden_size, (unsigned long long)(heads_size + outputs_size));
 
   uint32_t count = model->input_count + model->output_count;
   void *memory, **buffers = calloc(count + 1, sizeof *buffers);
-  if (!buffers || posix_memalign(&memory, EDGEC_ALIGNMENT, outputs_size + 1)) {
+  if (!buffers || posix_memalign(&memory, EDGEC_ALIGNMENT, inputs_size + outputs_size + 1)) {
     free(buffers);
-    return FAIL(self, EDGEC_NO_MEMORY, "no %llu bytes for the self-test's outputs",
-                (unsigned long long)outputs_size);
+    return FAIL(self, EDGEC_NO_MEMORY, "no %llu bytes for the self-test's inputs and outputs",
+                (unsigned long long)(inputs_size + outputs_size));
   }
-  unsigned char *place = (unsigned char *)golden;
+  unsigned char *place = memory;
   void **outputs = buffers + model->input_count;
   for (uint32_t i = 0; i < model->input_count; i++) {
+    expand(place, &program->inputs[i], golden);
     buffers[i] = place;
     place += edgec_align(program->inputs[i].bytes);
+    golden += edgec_align(head_bytes(&program->inputs[i]));
   }
-  place = memory;
   for (uint32_t i = 0; i < model->output_count; i++) {
     outputs[i] = place;
     place += edgec_align(program->outputs[i].bytes);
@@ -115,13 +135,13 @@ static edgec_status selftest(instance *self, const unsigned char *golden, uint64
   edgec_clear_states(self);
   for (uint32_t i = 0; i < model->output_count && !status; i++) {
     const edgec_tensor *output = &program->outputs[i];
-    uint64_t within = (uint64_t)((unsigned char *)outputs[i] - (unsigned char *)memory);
     double values[2];
-    int64_t where = first_difference(output, outputs[i], golden + inputs_size + within,
-                                     &program->tolerances[i], values);
+    int64_t where =
+      first_difference(output, outputs[i], golden, &program->tolerances[i], values);
     if (where >= 0)
       status = FAIL(self, EDGEC_MISMATCH, "output '%s' is %.9g at element %lld, golden is %.9g",
                     output->name, values[0], (long long)where, values[1]);
+    golden += edgec_align(output->bytes);
   }
   free(memory);
   free(buffers);
