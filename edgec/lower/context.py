@@ -103,7 +103,11 @@ class Context:
         """The value of the node's input `index` where it is known now; None if absent or not."""
         if index >= len(node.inputs) or not node.inputs[index].name:
             return None
-        return self.values.get(node.inputs[index].name)
+        name = node.inputs[index].name
+        expr = self.exprs.get(name)
+        if name not in self.values and isinstance(expr, Constant):
+            return expr.value.numpy()
+        return self.values.get(name)
 
     def required(self, node: gs.Node, index: int, what: str) -> np.ndarray:
         """Like `constant`, for an input the lowering cannot do without; raises Refused."""
