@@ -65,7 +65,7 @@ def extern(
 ) -> Any:
     """A TE operation whose kernel is `body(loops, *inputs, *outputs)` over `Buffer`s.
 
-    It is the only stage of its kernel, so that its block is the root, and named as schedules expect.
+    It is the only stage of its kernel: its block is the root, and is named as schedules expect.
     """
 
     def generate(ins: Any, outs: Any) -> Any:

@@ -96,6 +96,7 @@ def average_pool(random: np.random.Generator) -> Draw:
 
 
 def resize(random: np.random.Generator) -> Draw:
+    """With mode nearest, factors are powers of 2: ONNX Runtime breaks inexact ties its own way."""
     mode = _pick(random, "nearest", "linear", "cubic")
     attrs = {
         "mode": mode,
@@ -107,8 +108,12 @@ def resize(random: np.random.Generator) -> Draw:
         attrs["nearest_mode"] = _pick(
             random, "round_prefer_floor", "round_prefer_ceil", "floor", "ceil"
         )
-    sizes = np.array([1, 2, *random.integers(3, 13, 2)], np.int64)
-    return Draw("Resize", (1, 2, *random.integers(3, 9, 2)), (None, None, sizes), attrs)
+    space = random.integers(3, 9, 2)
+    out = random.integers(3, 13, 2)
+    if mode == "nearest":
+        space = 2 * random.integers(2, 5, 2)
+        out = (space * random.choice([0.5, 1, 2, 4], 2)).astype(np.int64)
+    return Draw("Resize", (1, 2, *space), (None, None, np.array([1, 2, *out])), attrs)
 
 
 def pad(random: np.random.Generator) -> Draw:
