@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
+
 from files import CACHE, write_whole
 from nets import imagenet, recurrent, tiny, transformers
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from torch import nn
+
 from digits import split
 from nets.trained import TrainedNet
-from torch import nn
 from training import accuracy, fit_classifier, save
 
 HERE = Path(__file__).parent

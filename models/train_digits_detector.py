@@ -13,10 +13,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from torch import nn
+
 from digits import split
 from nets.trained import TrainedNet
 from scenes import CANVAS, Truth, mean_average_precision, picked, scene, scenes
-from torch import nn
 from training import descend, save
 
 HERE = Path(__file__).parent

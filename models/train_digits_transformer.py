@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from torch import nn
+
 from digits import split
 from nets.trained import TrainedNet
-from torch import nn
 from training import accuracy, fit_classifier, save
 
 TOKENS, WIDTH, HEADS, LAYERS, HIDDEN = 16, 48, 4, 2, 96

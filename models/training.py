@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from files import write_whole
 from torch import nn
+
+from files import write_whole
 
 BATCH = 64
 

@@ -12,8 +12,8 @@ from edgec.lower.convert import ORIGIN, to_relax
 from edgec.lower.extract import Lowered, extract
 from edgec.lower.origins import trace
 from edgec.program import Tensor
-from edgec.tensors import is_static
 from edgec.targets import Target
+from edgec.tensors import is_static
 
 TO_KERNELS: tuple[tvm.transform.Pass, ...] = (
     relax.transform.CanonicalizeBindings(),

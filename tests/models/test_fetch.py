@@ -13,8 +13,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import fetch
 import pytest
+
+import fetch
 
 DATA = b"a model, as far as this test goes" * 100
 NAME = "made_up"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import build
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+
+import build
 from cost import cells
 from digits import split
 from scenes import CANVAS, Detections, Truth, mean_average_precision, picked, scenes

@@ -11,11 +11,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import build
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+
+import build
 from cost import cost
 from nets.layers import Moments
 
