@@ -88,9 +88,7 @@ def test_the_order_is_chosen_to_lower_the_peak() -> None:
     [(False, False, True), (True, False, False), (False, True, False)],
     ids=["dies here", "read later", "read twice by the same call"],
 )
-def test_in_place_only_where_the_input_dies(
-    later_reader: bool, extra: bool, shared: bool
-) -> None:
+def test_in_place_only_where_the_input_dies(later_reader: bool, extra: bool, shared: bool) -> None:
     sizes = {"in": 64, "a": 640, "b": 640, "out": 64}
     names = list(sizes)
     call = Call(

@@ -36,8 +36,8 @@ def inspect(args: argparse.Namespace, display: Display) -> int:
     shapes = arguments.shapes(args.shape)
     card = describe(args.file, shapes=shapes, dims=sizes)
     refused = _unsupported(args.file, shapes, sizes)
-    facts = None if refused is None else [node._asdict() for node in refused]
-    display.result(card | {"unsupported": facts}, f"{render(card)}\n{_support(refused)}")
+    nodes = None if refused is None else [node._asdict() for node in refused]
+    display.result(card | {"unsupported": nodes}, f"{render(card)}\n{_support(refused)}")
     return 0
 
 
