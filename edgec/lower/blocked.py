@@ -22,7 +22,7 @@ import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 from tvm.ir import Constant
 
-from edgec.lower import activation, elementwise, pool
+from edgec.lower import activation, elementwise, pool, resize
 from edgec.lower.context import Context, Shape, literal
 from edgec.lower.window import Window, window
 
@@ -230,6 +230,19 @@ def _pooling(plain: Callable[[Context, gs.Node, relax.Expr, Window], relax.Expr]
     return entry
 
 
+def resized(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
+    """Resampling over height and width."""
+    image = inputs[0]
+    if not isinstance(image, Blocked):
+        return None
+    resizing = resize.resizing_of(ctx, node, [None, *inputs[1:]], image.shape(ctx))
+    batch, blocks, _, _, block = ctx.shape(image.expr)
+    if not set(resizing.tables) <= {2, 3} or 0 in resizing.sizes:
+        return None
+    sizes = (batch, blocks, *resizing.sizes[2:], block)
+    return Blocked(resizing.apply(ctx, image.expr, sizes), image.channels)
+
+
 def concat(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     """Channels one after the other, where each but the last fills its blocks."""
     rank_4 = all(isinstance(each, Blocked) for each in inputs)
@@ -279,6 +292,7 @@ ELEMENTWISE = frozenset(
 ENTRIES: dict[str, Entry] = {
     "Conv": conv,
     "Concat": concat,
+    "Resize": resized,
     "MaxPool": _pooling(pool.max_of),
     "AveragePool": _pooling(pool.average_of),
     "GlobalAveragePool": _pooling(pool.average_of),

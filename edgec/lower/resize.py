@@ -44,26 +44,48 @@ class Sampling:
     extrapolation: float
 
 
+@dataclass(frozen=True)
+class Resizing:
+    """What a node does to an image of a known shape: the axes that change, and the new sizes."""
+
+    sizes: tuple[int, ...]
+    tables: dict[int, Axis]
+    sampling: Sampling
+
+    def apply(self, ctx: Context, x: relax.Expr, sizes: tuple[int, ...]) -> relax.Expr:
+        """`x` resampled to `sizes`; axes of `x` beyond the image's are left alone."""
+        if not self.tables:
+            return x
+        outside = any(table.outside.any() for table in self.tables.values())
+        if self.sampling.mode == "nearest" and not outside:
+            return _nearest(ctx, x, sizes, self.tables)
+        return _weighted(ctx, x, self.tables, self.sampling.extrapolation)
+
+
 def resize(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
     x = inputs[0]
-    shape = ctx.shape(x)
+    resizing = resizing_of(ctx, node, inputs, ctx.shape(x))
+    if prod(resizing.sizes) == 0:
+        return ctx.empty(resizing.sizes, ctx.dtype(x))
+    return resizing.apply(ctx, x, resizing.sizes)
+
+
+def resizing_of(
+    ctx: Context, node: gs.Node, inputs: list[relax.Expr | None], shape: tuple[int, ...]
+) -> Resizing:
+    """What the node does to an image of `shape`."""
     sampling = _sampling(ctx, node)
     axes = ctx.attr(node, "axes")
     axes = list(range(len(shape))) if axes is None else [axis_of(a, len(shape)) for a in axes]
     scales, sizes = _extents(ctx, node, inputs, shape, axes)
     regions = _regions(ctx, node, inputs, axes, len(shape), sampling)
-    if prod(sizes) == 0:
-        return ctx.empty(sizes, ctx.dtype(x))
     tables = {
         axis: table(shape[axis], sizes[axis], scales[axis], regions[axis], sampling)
         for axis in axes
-        if not (sizes[axis] == shape[axis] and scales[axis] == 1.0 and regions[axis] == (0.0, 1.0))
+        if prod(sizes)
+        and not (sizes[axis] == shape[axis] and scales[axis] == 1.0 and regions[axis] == (0.0, 1.0))
     }
-    if not tables:
-        return x
-    if sampling.mode == "nearest" and not any(t.outside.any() for t in tables.values()):
-        return _nearest(ctx, x, sizes, tables)
-    return _weighted(ctx, x, tables, sampling.extrapolation)
+    return Resizing(sizes, tables, sampling)
 
 
 def _sampling(ctx: Context, node: gs.Node) -> Sampling:

@@ -37,6 +37,11 @@ class Model:
         self.weights.append(numpy_helper.from_array(values.astype(np.float32), name))
         return name
 
+    def constant(self, values: np.ndarray) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(values, name))
+        return name
+
     def node(self, op: str, *inputs: str, output: bool = False, **attributes: Any) -> str:
         name = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [name], **attributes))
@@ -107,6 +112,9 @@ def between() -> Model:
     m.node("Concat", odd, a, axis=1, output=True)
     m.node("Concat", a, b, axis=2, output=True)
     m.node("Flatten", squeezed, output=True)
+    for mode, scale in (("nearest", 2.0), ("linear", 1.5), ("cubic", 0.5)):
+        scales = m.constant(np.array([1, 1, scale, 2 * scale], np.float32))
+        m.node("Resize", odd, "", scales, mode=mode, output=True)
     m.node("Transpose", odd, perm=[0, 2, 3, 1], output=True)
     m.node("Softmax", total, axis=1, output=True)
     reused = m.node("Sqrt", m.node("Relu", odd))
