@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import onnx
 
@@ -12,6 +12,7 @@ from edgec.errors import ModelError, UsageError
 
 def bind(
     graph: onnx.GraphProto,
+    weights: Container[str],
     shapes: Mapping[str, Sequence[int]],
     dims: Mapping[str, int],
     notes: list[str],
@@ -20,12 +21,18 @@ def bind(
 ) -> None:
     """Fix every dimension of the inputs of `graph`, in place, and each symbol wherever it occurs.
 
+    Inputs that are named in `weights` only stand for constants.
+
     `shapes` gives whole shapes by input name, `dims` sizes by symbol. One symbol left over that
     leads an input (the batch) becomes 1, and a line is added to `notes`. Raises UsageError for a
     name, rank or size that does not fit and ModelError that lists what is still unbound, unless
     that may stay `symbolic`.
     """
-    inputs = {i.name: i.type.tensor_type.shape.dim for i in graph.input if _is_tensor(i)}
+    inputs = {
+        i.name: i.type.tensor_type.shape.dim
+        for i in graph.input
+        if _is_tensor(i) and i.name not in weights
+    }
     symbols = {d.dim_param for shape in inputs.values() for d in shape if d.dim_param}
     sizes: dict[str, int] = {}
 

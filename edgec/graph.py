@@ -67,7 +67,7 @@ def load(
     load_external(model, folder)
     skeleton, weights = split(model, opset)
     _note_defaults(model, notes)
-    bind(skeleton.graph, shapes or {}, dims or {}, notes, symbolic=symbolic)
+    bind(skeleton.graph, weights, shapes or {}, dims or {}, notes, symbolic=symbolic)
     prepared = parse_model(
         sandbox.call(
             "prepare",

@@ -79,6 +79,7 @@ def test_unknown_target(edgec: Edgec, folder: Path, digits: Path) -> None:
         (["--shape", "image"], "cannot read 'image'"),
         (["--shape", "image=1x1x8xq"], "'q' in 'image=1x1x8xq' is no size"),
         (["--shape", "imagf=1x1x8x8"], "did you mean 'image'?"),
+        (["--shape", "x=1x1x8x8"], "it has: image\n"),
         (["--shape", "image=1x1x8"], "the given shape rank 3"),
         (["--shape", "image=1x1x8x9"], "axis 3 is fixed to 8"),
         (["--dim", "N=0"], "'0' in 'N=0' is no size"),
