@@ -63,7 +63,7 @@ class Edgec:
         return dict(self._module.run(inputs))
 
     def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
-        call: Callable[[], object] = self._module.bind(inputs, self.run(inputs))
+        call: Callable[[], object] = self._module.bind(inputs)
         return call
 
 

@@ -25,7 +25,7 @@ from edgec.errors import LoweringError, TargetError
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
 """Folder of the runtime's C sources and headers."""
 
-RUNTIME_SOURCES = ("instance.c", "pool.c", "selftest.c", "host.c")
+RUNTIME_SOURCES = ("instance.c", "run.c", "pool.c", "selftest.c", "host.c")
 """The runtime proper: part of every library and executable."""
 
 RUNNER_SOURCES = ("runner.c", "npy.c", "zip.c", "sha256.c")

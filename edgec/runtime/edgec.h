@@ -123,6 +123,9 @@ struct edgec_model {
   const edgec_tensor *(*output)(const edgec_instance *, uint32_t);
   const char *(*last_error)(const edgec_instance *);
   uint32_t (*thread_count)(const edgec_instance *);
+  const edgec_tensor *(*result)(const edgec_instance *, uint32_t);
+  edgec_status (*profile)(edgec_instance *, const void *const *, void *const *, uint64_t *,
+                          uint32_t);
 };
 
 static inline edgec_options edgec_default_options(void) {
@@ -160,6 +163,16 @@ static inline edgec_status edgec_run(edgec_instance *instance, const void *const
   return instance->model->run(instance, inputs, outputs, stream);
 }
 
+/* Runs the model once, like edgec_run(), and writes how many nanoseconds each of the `count` steps
+ * took, all its iterations together; 0 for a step that was skipped or only holds others. The steps
+ * are those of the artifact's manifest, each before the ones inside it; EDGEC_INVALID: `count` is
+ * not their number. */
+static inline edgec_status edgec_profile(edgec_instance *instance, const void *const *inputs,
+                                         void *const *outputs, uint64_t *nanoseconds,
+                                         uint32_t count) {
+  return instance->model->profile(instance, inputs, outputs, nanoseconds, count);
+}
+
 /* Sets the recurrent state to zero. EDGEC_BUSY, EDGEC_FORKED. */
 static inline edgec_status edgec_reset(edgec_instance *instance) {
   return instance->model->reset(instance);
@@ -167,20 +180,30 @@ static inline edgec_status edgec_reset(edgec_instance *instance) {
 
 /* Runs the golden inputs from a zero state and compares with the golden outputs; the state is zero
  * afterwards. `golden` holds the first 4093 elements of every input (all of a smaller one), which
- * are repeated to fill it, then all outputs; each starts at a multiple of 64 bytes from `golden`,
- * which is 64-byte aligned itself. Allocates while it runs. EDGEC_MISMATCH: the error text names
- * the first element that differs. */
+ * are repeated to fill it; then, where inputs decide extents of outputs, these extents as 64-bit
+ * integers, in the order of the outputs; then all outputs. Each part starts at a multiple of 64
+ * bytes from `golden`, which is 64-byte aligned itself. Allocates while it runs. EDGEC_MISMATCH:
+ * the error text names the first element that differs. */
 static inline edgec_status edgec_selftest(edgec_instance *instance, const void *golden,
                                           uint64_t golden_size) {
   return instance->model->selftest(instance, golden, golden_size);
 }
 
-/* The i-th input or output, or NULL when there is none. Lives as long as the instance. */
+/* The i-th input or output, or NULL when there is none: what buffers must hold. It never changes,
+ * and lives as long as the instance. */
 static inline const edgec_tensor *edgec_input(const edgec_instance *instance, uint32_t i) {
   return instance->model->input(instance, i);
 }
 static inline const edgec_tensor *edgec_output(const edgec_instance *instance, uint32_t i) {
   return instance->model->output(instance, i);
+}
+
+/* The i-th output as the last successful run made it, or NULL when there is none. It differs from
+ * edgec_output() where the input decides an extent, such as the number of detections: that shape is
+ * the largest there can be, this one the shape of the dense data at the beginning of the buffer.
+ * Before the first run the two are equal. Every run changes what the pointer shows. */
+static inline const edgec_tensor *edgec_result(const edgec_instance *instance, uint32_t i) {
+  return instance->model->result(instance, i);
 }
 
 /* Why the last call on this instance failed, other than by EDGEC_BUSY; "" if none did. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
-/* Instances of a model: creation, execution of the program's steps, recurrent state. */
+/* Instances of a model: creation, exclusive use, recurrent state, descriptions. */
 #define _GNU_SOURCE
-#include <fenv.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +24,8 @@ static const edgec_program *program_of(const edgec_model *model) {
 typedef struct layout {
   uint32_t threads;
   uint64_t states, scratch, arena_size; /* offsets into the arena, and its whole size */
-  uint64_t pointers, caller, workers, lanes, size; /* offsets into the instance, and its size */
+  /* offsets into the instance, and its size */
+  uint64_t pointers, caller, workers, lanes, results, shapes, size;
 } layout;
 
 static layout lay_out(const edgec_program *program, const edgec_options *options) {
@@ -40,7 +40,11 @@ static layout lay_out(const edgec_program *program, const edgec_options *options
   l.lanes = edgec_align(sizeof(instance));
   l.pointers = l.lanes + l.threads * sizeof(edgec_lane);
   l.workers = l.pointers + program->arg_count * sizeof(void *);
-  l.caller = l.workers + l.threads * sizeof(pthread_t);
+  l.results = l.workers + l.threads * sizeof(pthread_t);
+  l.shapes = l.results + program->model.output_count * sizeof(edgec_tensor);
+  l.caller = l.shapes;
+  for (uint32_t i = 0; i < program->model.output_count; i++)
+    l.caller += program->outputs[i].rank * sizeof(int64_t);
   l.size = l.caller + program->arg_count * sizeof(uint32_t);
   return l;
 }
@@ -61,7 +65,7 @@ uint64_t edgec_rt_arena_size(const edgec_model *model, const edgec_options *give
   return lay_out(program_of(model), &options).arena_size;
 }
 
-static unsigned char *place_of(const instance *self, const edgec_arg *arg) {
+unsigned char *edgec_place_of(const instance *self, const edgec_arg *arg) {
   unsigned char *place = self->arena;
   if (arg->where == EDGEC_WEIGHT) place = self->weights;
   if (arg->where == EDGEC_STATE) {
@@ -74,8 +78,18 @@ static unsigned char *place_of(const instance *self, const edgec_arg *arg) {
 void edgec_clear_states(instance *self) {
   for (uint32_t i = 0; i < self->base.model->state_count; i++) {
     edgec_arg state = {EDGEC_STATE, i, 0, 0};
-    memset(place_of(self, &state), 0, self->program->states[i].bytes);
+    memset(edgec_place_of(self, &state), 0, self->program->states[i].bytes);
   }
+}
+
+void edgec_set_extent(instance *self, uint32_t row, int64_t extent) {
+  const edgec_extent *entry = &self->program->extents[row];
+  edgec_tensor *result = &self->results[entry->output];
+  int64_t most = self->program->outputs[entry->output].shape[entry->axis];
+  ((int64_t *)result->shape)[entry->axis] = extent < 0 ? 0 : extent < most ? extent : most;
+  result->bytes = edgec_element_bytes(result->dtype);
+  for (uint32_t axis = 0; axis < result->rank; axis++)
+    result->bytes *= (uint64_t)result->shape[axis];
 }
 
 edgec_status edgec_rt_create(const edgec_model *model, const edgec_options *given,
@@ -139,7 +153,16 @@ edgec_status edgec_rt_create(const edgec_model *model, const edgec_options *give
     if (where == EDGEC_INPUT || where == EDGEC_OUTPUT)
       self->caller[self->caller_count++] = i;
     else
-      self->pointers[i] = place_of(self, &program->args[i]);
+      self->pointers[i] = edgec_place_of(self, &program->args[i]);
+  }
+
+  int64_t *shape = (int64_t *)(base + l.shapes);
+  self->results = (edgec_tensor *)(base + l.results);
+  for (uint32_t i = 0; i < model->output_count; i++) {
+    self->results[i] = program->outputs[i];
+    self->results[i].shape = shape;
+    for (uint32_t axis = 0; axis < program->outputs[i].rank; axis++)
+      *shape++ = program->outputs[i].shape[axis];
   }
 
   edgec_pool *pool = &self->pool;
@@ -185,137 +208,6 @@ edgec_status edgec_rt_destroy(edgec_instance *base) {
   return EDGEC_OK;
 }
 
-static int overlap(const void *a, uint64_t a_bytes, const void *b, uint64_t b_bytes) {
-  uintptr_t p = (uintptr_t)a, q = (uintptr_t)b;
-  return a_bytes && b_bytes && p < q + b_bytes && q < p + a_bytes;
-}
-
-static edgec_status check_buffer(instance *self, const char *kind, const edgec_tensor *tensor,
-                                 const void *buffer) {
-  uint32_t alignment = edgec_element_bytes(tensor->dtype);
-  if (!buffer && tensor->bytes)
-    return FAIL(self, EDGEC_INVALID, "%s '%s' is NULL", kind, tensor->name);
-  if (alignment && (uintptr_t)buffer % alignment)
-    return FAIL(self, EDGEC_INVALID, "%s '%s' at %p is not aligned to its elements of %u bytes",
-                kind, tensor->name, buffer, alignment);
-  return EDGEC_OK;
-}
-
-static edgec_status check_buffers(instance *self, const void *const *inputs, void *const *outputs) {
-  const edgec_program *program = self->program;
-  const edgec_model *model = self->base.model;
-  if ((model->input_count && !inputs) || (model->output_count && !outputs))
-    return FAIL(self, EDGEC_INVALID, "the list of %s is NULL", inputs ? "outputs" : "inputs");
-  for (uint32_t i = 0; i < model->input_count; i++)
-    if (check_buffer(self, "input", &program->inputs[i], inputs[i])) return EDGEC_INVALID;
-  for (uint32_t i = 0; i < model->output_count; i++) {
-    const edgec_tensor *output = &program->outputs[i];
-    if (check_buffer(self, "output", output, outputs[i])) return EDGEC_INVALID;
-    for (uint32_t j = 0; j < model->input_count; j++)
-      if (overlap(outputs[i], output->bytes, inputs[j], program->inputs[j].bytes))
-        return FAIL(self, EDGEC_INVALID, "output '%s' overlaps input '%s'", output->name,
-                    program->inputs[j].name);
-    for (uint32_t j = 0; j < i; j++)
-      if (overlap(outputs[i], output->bytes, outputs[j], program->outputs[j].bytes))
-        return FAIL(self, EDGEC_INVALID, "output '%s' overlaps output '%s'", output->name,
-                    program->outputs[j].name);
-  }
-  return EDGEC_OK;
-}
-
-/* Moves the arguments of steps [first, end) by `turns` iterations of the REPEAT around them. */
-static void shift(instance *self, uint32_t first, uint32_t end, int64_t turns) {
-  const edgec_program *program = self->program;
-  for (uint32_t s = first; s < end; s++) {
-    const edgec_step *step = &program->steps[s];
-    uint32_t argument = step->kind == EDGEC_SELECT ? step->a : step->b;
-    uint32_t count = step->kind == EDGEC_SELECT ? 1 : step->c;
-    for (uint32_t i = argument; i < argument + count; i++)
-      self->pointers[i] = (char *)self->pointers[i] + program->args[i].stride * turns;
-    if (step->kind == EDGEC_REPEAT) s += step->b; /* what is inside moves with that REPEAT */
-  }
-}
-
-static edgec_status execute(instance *self, uint32_t first, uint32_t end) {
-  const edgec_program *program = self->program;
-  edgec_status status = EDGEC_OK;
-  for (uint32_t s = first; s < end && !status; s++) {
-    const edgec_step *step = &program->steps[s];
-    if (step->kind == EDGEC_CALL) {
-      const edgec_kernel *kernel = &program->kernels[step->a];
-      int32_t result = kernel->call(self->pointers + step->b);
-      uint64_t shortage = __atomic_exchange_n(&self->pool.scratch_shortage, 0, __ATOMIC_RELAXED);
-      if (shortage)
-        status = FAIL(self, EDGEC_FAILED,
-                      "kernel '%s' (step %u) wants %llu bytes of scratch memory more than planned",
-                      kernel->name, s, (unsigned long long)shortage);
-      else if (result)
-        status = FAIL(self, EDGEC_FAILED, "kernel '%s' (step %u) failed with code %d", kernel->name,
-                      s, (int)result);
-    } else if (step->kind == EDGEC_REPEAT) {
-      uint32_t body = s + 1, body_end = body + step->b;
-      int64_t moved = 0;
-      for (uint32_t turn = 0; turn < step->a && !status; turn++, moved++) {
-        status = execute(self, body, body_end);
-        shift(self, body, body_end, 1);
-      }
-      shift(self, body, body_end, -moved);
-      s += step->b;
-    } else {
-      uint32_t then = s + 1, otherwise = then + step->b;
-      if (*(const unsigned char *)self->pointers[step->a])
-        status = execute(self, then, otherwise);
-      else
-        status = execute(self, otherwise, otherwise + step->c);
-      s += step->b + step->c;
-    }
-  }
-  return status;
-}
-
-edgec_status edgec_run_once(instance *self, const void *const *inputs, void *const *outputs) {
-  const edgec_program *program = self->program;
-  if (check_buffers(self, inputs, outputs)) return EDGEC_INVALID;
-  for (uint32_t i = 0; i < self->caller_count; i++) {
-    const edgec_arg *arg = &program->args[self->caller[i]];
-    const void *buffer = arg->where == EDGEC_INPUT ? inputs[arg->index] : outputs[arg->index];
-    self->pointers[self->caller[i]] = (char *)buffer + arg->offset;
-  }
-
-  fenv_t environment;
-  fegetenv(&environment);
-  fesetenv(FE_DFL_ENV);
-  edgec_lane *previous = edgec_pool_enter(&self->pool);
-  edgec_status status = execute(self, 0, program->step_count);
-  edgec_pool_leave(previous);
-  fesetenv(&environment);
-
-  for (uint32_t i = 0; i < self->base.model->state_count && !status; i++) {
-    const edgec_arg *next = &program->states[i].next;
-    edgec_arg state = {EDGEC_STATE, i, 0, 0};
-    const unsigned char *from = place_of(self, next);
-    if (next->where == EDGEC_INPUT)
-      from = (const unsigned char *)inputs[next->index] + next->offset;
-    if (next->where == EDGEC_OUTPUT)
-      from = (unsigned char *)outputs[next->index] + next->offset;
-    memcpy(place_of(self, &state), from, program->states[i].bytes);
-  }
-  return status;
-}
-
-edgec_status edgec_rt_run(edgec_instance *base, const void *const *inputs, void *const *outputs,
-                          void *stream) {
-  instance *self = (instance *)base;
-  edgec_status status = edgec_acquire(self);
-  if (status) return status;
-  if (stream)
-    status = FAIL(self, EDGEC_INVALID, "a stream was given, and a CPU has none: pass NULL");
-  else
-    status = edgec_run_once(self, inputs, outputs);
-  edgec_release(self);
-  return status;
-}
-
 edgec_status edgec_rt_reset(edgec_instance *base) {
   instance *self = (instance *)base;
   edgec_status status = edgec_acquire(self);
@@ -331,6 +223,10 @@ const edgec_tensor *edgec_rt_input(const edgec_instance *base, uint32_t i) {
 
 const edgec_tensor *edgec_rt_output(const edgec_instance *base, uint32_t i) {
   return i < base->model->output_count ? &((const instance *)base)->program->outputs[i] : NULL;
+}
+
+const edgec_tensor *edgec_rt_result(const edgec_instance *base, uint32_t i) {
+  return i < base->model->output_count ? &((const instance *)base)->results[i] : NULL;
 }
 
 const char *edgec_rt_last_error(const edgec_instance *base) {

@@ -415,6 +415,11 @@ class _CModel(ctypes.Structure):
         ("output", _Describe),
         ("last_error", ctypes.CFUNCTYPE(ctypes.c_char_p, _Handle)),
         ("thread_count", ctypes.CFUNCTYPE(ctypes.c_uint32, _Handle)),
+        ("result", _Describe),
+        (
+            "profile",
+            ctypes.CFUNCTYPE(_Status, _Handle, _Handle, _Handle, _Handle, ctypes.c_uint32),
+        ),
     ]
 
 
@@ -494,7 +499,8 @@ class Module:
     load the artifact once per thread; the weights are shared. Closed by `close` or a `with` block.
 
     `inputs` and `outputs` are lists of `Tensor`, `variant` is the id of the variant that runs,
-    `threads` the number of threads of a parallel step, `manifest` the artifact's.
+    `threads` the number of threads of a parallel step, `manifest` the artifact's. Where the inputs
+    decide an extent of an output, its shape in `outputs` is the largest there can be.
     """
 
     def __init__(
@@ -518,6 +524,7 @@ class Module:
         self.threads: int = self._table.thread_count(self._handle)
         self.inputs = self._describe(self._table.input, self._table.input_count)
         self.outputs = self._describe(self._table.output, self._table.output_count)
+        self._results = [self._table.result(self._handle, i)[0] for i in range(len(self.outputs))]
 
     def _open_table(self, variant: _Variant) -> Any:
         try:
@@ -574,22 +581,56 @@ class Module:
             DataError: an input is missing, unknown, or has another shape or dtype.
             DeviceError: the model failed, is running in another thread, or is closed.
         """
+        bound = self._bind(inputs)
+        bound()
+        return bound.results()
+
+    def profile(self, inputs: Mapping[str, Any]) -> List[int]:
+        """Run once and return the nanoseconds that each step took, all its iterations together.
+
+        The steps are those of the variant in the manifest, each before the ones inside it; a step
+        that was skipped or only holds others has 0.
+
+        Raises:
+            ArtifactError: the manifest does not list the steps.
+            DataError, DeviceError: as `run` does.
+        """
+        bound = self._bind(inputs)
+        try:
+            facts = next(v for v in self.manifest["variants"] if v["id"] == self.variant)
+            times = (ctypes.c_uint64 * _count_steps(facts["steps"]))()
+        except (LookupError, TypeError, AttributeError):
+            raise self._archive.damaged("its manifest lists no steps") from None
+        self._check(
+            self._table.profile(
+                self._open_handle(), bound._inputs, bound._outputs, times, len(times)
+            )
+        )
+        return list(times)
+
+    def _bind(self, inputs: Mapping[str, Any]) -> Bound:
+        """Inputs, copied where they must be, and new outputs."""
         arrays = _match(self.inputs, inputs, "input")
         arrays = [np.require(array, requirements=["C", "A"]) for array in arrays]
-        outputs = [np.empty(t.numpy_shape, t.numpy_dtype) for t in self.outputs]
-        Bound(self, arrays, outputs)()
-        return {tensor.name: array for tensor, array in zip(self.outputs, outputs)}
+        return Bound(self, arrays, self._new_outputs())
 
-    def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Bound:
+    def _new_outputs(self) -> List[np.ndarray[Any, Any]]:
+        return [np.empty(t.numpy_shape, t.numpy_dtype) for t in self.outputs]
+
+    def bind(self, inputs: Mapping[str, Any], outputs: Optional[Mapping[str, Any]] = None) -> Bound:
         """Fix the arrays, once, for many runs; what is returned runs the model when called.
 
         Every array is used in place, so all must be C-contiguous and aligned, and outputs writable
-        and apart from each other and from the inputs.
+        and apart from each other and from the inputs. Without `outputs` new arrays are made.
 
         Raises:
             DataError: an array is missing, unknown, or has another shape, dtype or layout.
         """
-        given = [_match(self.inputs, inputs, "input"), _match(self.outputs, outputs, "output")]
+        made = {t.name: array for t, array in zip(self.outputs, self._new_outputs())}
+        given = [
+            _match(self.inputs, inputs, "input"),
+            _match(self.outputs, made if outputs is None else outputs, "output"),
+        ]
         for array, tensor in zip(given[0] + given[1], self.inputs + self.outputs):
             if not (array.flags.c_contiguous and array.flags.aligned):
                 raise DataError(f"the array for '{tensor.name}' is not C-contiguous and aligned")
@@ -668,7 +709,11 @@ class Module:
 
 
 class Bound:
-    """A model with its arrays: calling it runs the model on them."""
+    """A model with its arrays: calling it runs the model on them.
+
+    An output whose extent the inputs decide fills the beginning of its array; `results` tells how
+    much of it.
+    """
 
     __slots__ = ("_arrays", "_inputs", "_module", "_outputs", "_run")
 
@@ -694,6 +739,27 @@ class Bound:
         status = self._run(module._handle or module._open_handle(), self._inputs, self._outputs, 0)
         if status:
             module._check(status)
+
+    def results(self) -> Dict[str, np.ndarray[Any, Any]]:
+        """The output arrays by name, as views of the shape that the last run gave them."""
+        module = self._module
+        module._open_handle()
+        return {
+            tensor.name: array if now.bytes == tensor.nbytes else _cut(array, now)
+            for tensor, array, now in zip(module.outputs, self._arrays[1], module._results)
+        }
+
+
+def _count_steps(steps: Sequence[Mapping[str, Any]]) -> int:
+    """Steps, those inside others included."""
+    inside = (step.get(key, ()) for step in steps for key in ("body", "then", "else"))
+    return len(steps) + sum(map(_count_steps, inside))
+
+
+def _cut(array: np.ndarray[Any, Any], result: _CTensor) -> np.ndarray[Any, Any]:
+    """The dense data at the beginning of `array`, in the shape of `result`."""
+    shape = tuple(result.shape[axis] for axis in range(result.rank))
+    return array.reshape(-1)[: result.bytes // array.itemsize].reshape(shape)
 
 
 def _match(

@@ -26,7 +26,7 @@ static void pause_briefly(void) {
 #endif
 }
 
-static int64_t now_ns(void) {
+int64_t edgec_now_ns(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
@@ -39,7 +39,7 @@ static void spin(const uint32_t *word, uint32_t value, int64_t spin_ns) {
   for (uint32_t turn = 1; __atomic_load_n(word, __ATOMIC_ACQUIRE) == value; turn++) {
     pause_briefly();
     if (turn % 32) continue;
-    int64_t now = now_ns();
+    int64_t now = edgec_now_ns();
     if (!deadline) deadline = now + spin_ns;
     if (now >= deadline) return;
   }
@@ -143,9 +143,9 @@ static void borrowed_lane(void *argument, uint32_t index) {
 }
 
 static void wait_until_finished(edgec_pool *pool) {
-  int64_t deadline = pool->spin_ns > 0 ? now_ns() + pool->spin_ns : 0;
+  int64_t deadline = pool->spin_ns > 0 ? edgec_now_ns() + pool->spin_ns : 0;
   while (__atomic_load_n(&pool->unfinished, __ATOMIC_ACQUIRE)) {
-    if (now_ns() < deadline) {
+    if (edgec_now_ns() < deadline) {
       pause_briefly();
       continue;
     }

@@ -78,6 +78,13 @@ typedef struct edgec_state {
   edgec_arg next;
 } edgec_state;
 
+/* An extent that a run decides: when it ends, `count` points to an int64_t, the extent of output
+ * `output` along `axis`. The extent in the table of outputs is the largest there can be. */
+typedef struct edgec_extent {
+  uint32_t output, axis;
+  edgec_arg count;
+} edgec_extent;
+
 /* Of every input, golden data hold this many elements at most, repeated to fill the rest: a prime,
  * so that the repetition does not line up with rows. */
 enum { EDGEC_GOLDEN_HEAD = 4093 };
@@ -98,10 +105,11 @@ typedef struct edgec_program {
   const edgec_tensor *outputs;
   const edgec_tolerance *tolerances; /* one per output */
   const edgec_state *states;
+  const edgec_extent *extents; /* ordered by output */
   const edgec_kernel *kernels;
   const edgec_arg *args;
   const edgec_step *steps;
-  uint32_t arg_count, step_count;
+  uint32_t arg_count, step_count, extent_count;
 } edgec_program;
 
 #if defined(__GNUC__)
@@ -132,6 +140,9 @@ EDGEC_HIDDEN edgec_status edgec_rt_reset(edgec_instance *);
 EDGEC_HIDDEN edgec_status edgec_rt_selftest(edgec_instance *, const void *, uint64_t);
 EDGEC_HIDDEN const edgec_tensor *edgec_rt_input(const edgec_instance *, uint32_t);
 EDGEC_HIDDEN const edgec_tensor *edgec_rt_output(const edgec_instance *, uint32_t);
+EDGEC_HIDDEN const edgec_tensor *edgec_rt_result(const edgec_instance *, uint32_t);
+EDGEC_HIDDEN edgec_status edgec_rt_profile(edgec_instance *, const void *const *, void *const *,
+                                           uint64_t *, uint32_t);
 EDGEC_HIDDEN const char *edgec_rt_last_error(const edgec_instance *);
 EDGEC_HIDDEN uint32_t edgec_rt_thread_count(const edgec_instance *);
 
@@ -146,7 +157,8 @@ EDGEC_HIDDEN uint32_t edgec_rt_thread_count(const edgec_instance *);
     .state_count = STATES, .arena_size = edgec_rt_arena_size, .create = edgec_rt_create,          \
     .destroy = edgec_rt_destroy, .run = edgec_rt_run, .reset = edgec_rt_reset,                    \
     .selftest = edgec_rt_selftest, .input = edgec_rt_input, .output = edgec_rt_output,            \
-    .last_error = edgec_rt_last_error, .thread_count = edgec_rt_thread_count                      \
+    .last_error = edgec_rt_last_error, .thread_count = edgec_rt_thread_count,                     \
+    .result = edgec_rt_result, .profile = edgec_rt_profile                                        \
   }
 
 /* Defines the library's one exported symbol, edgec_model_NAME. */

@@ -294,8 +294,8 @@ int main(int count, char **words) {
   else
     run_once(instance, inputs, outputs);
   for (uint32_t i = 0; i < model->output_count; i++) {
-    if (!a.bench) print_tensor(edgec_output(instance, i), outputs[i]);
-    if (a.output) write_output(a.output, i, edgec_output(instance, i), outputs[i]);
+    if (!a.bench) print_tensor(edgec_result(instance, i), outputs[i]);
+    if (a.output) write_output(a.output, i, edgec_result(instance, i), outputs[i]);
   }
   edgec_destroy(instance);
   return 0;

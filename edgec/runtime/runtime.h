@@ -72,6 +72,9 @@ typedef struct instance {
   uint32_t caller_count;
   unsigned char *weights, *arena, *states;
   void *allocated; /* the arena, where it is the instance's own */
+  edgec_tensor *results;
+  uint64_t *step_ns; /* where to add up the time of each step; NULL: nowhere */
+  int64_t clock_ns;  /* when the last of them ended */
   edgec_pool pool;
   char error[256];
 } instance;
@@ -97,10 +100,17 @@ EDGEC_HIDDEN edgec_status edgec_fail(char *text, uint64_t size, edgec_status sta
 /* Takes the instance for one call; EDGEC_BUSY and EDGEC_FORKED leave it alone. */
 EDGEC_HIDDEN edgec_status edgec_acquire(instance *);
 EDGEC_HIDDEN void edgec_release(instance *);
-/* These two are for whoever has acquired the instance. */
+/* These are for whoever has acquired the instance. */
 EDGEC_HIDDEN void edgec_clear_states(instance *);
+/* Sets the result's extent that row `row` of the table stands for, at most to its bound. */
+EDGEC_HIDDEN void edgec_set_extent(instance *, uint32_t row, int64_t extent);
 EDGEC_HIDDEN edgec_status edgec_run_once(instance *, const void *const *inputs,
                                          void *const *outputs);
+
+/* Where an argument lies that is no input or output. */
+EDGEC_HIDDEN unsigned char *edgec_place_of(const instance *, const edgec_arg *);
+
+EDGEC_HIDDEN int64_t edgec_now_ns(void);
 
 /* Bytes in one element, 1 for packed 4-bit types, 0 for an unknown type. */
 EDGEC_HIDDEN uint32_t edgec_element_bytes(int32_t dtype);

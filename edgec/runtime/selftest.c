@@ -94,22 +94,56 @@ static void expand(unsigned char *data, const edgec_tensor *input, const unsigne
   }
 }
 
+/* Compares the run's outputs with golden extents and outputs. */
+static edgec_status compare(instance *self, void *const *outputs, const unsigned char *golden) {
+  const edgec_program *program = self->program;
+  for (uint32_t i = 0; i < program->extent_count; i++) {
+    const edgec_extent *entry = &program->extents[i];
+    const edgec_tensor *result = &self->results[entry->output];
+    int64_t want;
+    memcpy(&want, golden + i * sizeof want, sizeof want);
+    if (result->shape[entry->axis] != want)
+      return FAIL(self, EDGEC_MISMATCH, "output '%s' has extent %lld on axis %u, golden is %lld",
+                  result->name, (long long)result->shape[entry->axis], entry->axis,
+                  (long long)want);
+  }
+  golden += edgec_align(program->extent_count * sizeof(int64_t));
+  for (uint32_t i = 0; i < self->base.model->output_count; i++) {
+    const edgec_tensor *result = &self->results[i];
+    double values[2];
+    int64_t where = first_difference(result, outputs[i], golden, &program->tolerances[i], values);
+    if (where >= 0)
+      return FAIL(self, EDGEC_MISMATCH, "output '%s' is %.9g at element %lld, golden is %.9g",
+                  result->name, values[0], (long long)where, values[1]);
+    golden += edgec_align(result->bytes);
+  }
+  return EDGEC_OK;
+}
+
 static edgec_status selftest(instance *self, const unsigned char *golden, uint64_t golden_size) {
   const edgec_program *program = self->program;
   const edgec_model *model = self->base.model;
-  uint64_t heads_size = 0, inputs_size = 0, outputs_size = 0;
+  uint64_t heads = 0, inputs_size = 0, outputs_size = 0;
   for (uint32_t i = 0; i < model->input_count; i++) {
-    heads_size += edgec_align(head_bytes(&program->inputs[i]));
+    heads += edgec_align(head_bytes(&program->inputs[i]));
     inputs_size += edgec_align(program->inputs[i].bytes);
   }
-  for (uint32_t i = 0; i < model->output_count; i++)
+  uint64_t expected = heads + edgec_align(program->extent_count * sizeof(int64_t));
+  for (uint32_t i = 0; i < program->extent_count && golden_size >= expected; i++) {
+    int64_t extent;
+    memcpy(&extent, golden + heads + i * sizeof extent, sizeof extent);
+    edgec_set_extent(self, i, extent);
+  }
+  for (uint32_t i = 0; i < model->output_count; i++) {
     outputs_size += edgec_align(program->outputs[i].bytes);
+    expected += edgec_align(self->results[i].bytes);
+  }
   if ((uintptr_t)golden % EDGEC_ALIGNMENT)
     return FAIL(self, EDGEC_INVALID, "the golden data are not aligned to %d bytes",
                 EDGEC_ALIGNMENT);
-  if (edgec_align(golden_size) != heads_size + outputs_size)
+  if (edgec_align(golden_size) != expected)
     return FAIL(self, EDGEC_INVALID, "%llu bytes of golden data given, %llu expected",
-                (unsigned long long)golden_size, (unsigned long long)(heads_size + outputs_size));
+                (unsigned long long)golden_size, (unsigned long long)expected);
 
   uint32_t count = model->input_count + model->output_count;
   void *memory, **buffers = calloc(count + 1, sizeof *buffers);
@@ -133,16 +167,7 @@ static edgec_status selftest(instance *self, const unsigned char *golden, uint64
   edgec_clear_states(self);
   edgec_status status = edgec_run_once(self, (const void *const *)buffers, outputs);
   edgec_clear_states(self);
-  for (uint32_t i = 0; i < model->output_count && !status; i++) {
-    const edgec_tensor *output = &program->outputs[i];
-    double values[2];
-    int64_t where =
-      first_difference(output, outputs[i], golden, &program->tolerances[i], values);
-    if (where >= 0)
-      status = FAIL(self, EDGEC_MISMATCH, "output '%s' is %.9g at element %lld, golden is %.9g",
-                    output->name, values[0], (long long)where, values[1]);
-    golden += edgec_align(output->bytes);
-  }
+  if (!status) status = compare(self, outputs, golden);
   free(memory);
   free(buffers);
   return status;
@@ -153,6 +178,7 @@ edgec_status edgec_rt_selftest(edgec_instance *base, const void *golden, uint64_
   edgec_status status = edgec_acquire(self);
   if (status) return status;
   status = selftest(self, golden, golden_size);
+  for (uint32_t i = 0; i < self->program->extent_count; i++) edgec_set_extent(self, i, INT64_MAX);
   edgec_release(self);
   return status;
 }

@@ -27,7 +27,7 @@ def alpha(toolchain: Toolchain) -> Linkable:
 def libraries(toolchain: Toolchain, alpha: Linkable) -> dict[str, tuple[Linkable, bytes]]:
     """Every sample model with its shared library."""
     models = [alpha, scale(toolchain, "beta", 3)]
-    models += [plain(toolchain, name) for name in ("steps", "faults", "alien")]
+    models += [plain(toolchain, name) for name in ("steps", "faults", "alien", "sift")]
     return {model.name: (model, link_library(model, toolchain)) for model in models}
 
 

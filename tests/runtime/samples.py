@@ -43,7 +43,7 @@ def scale(toolchain: Toolchain, name: str, factor: int, golden: bytes = b"") -> 
 
 
 def plain(toolchain: Toolchain, name: str) -> Linkable:
-    """One of the models whose kernels stand in the program: steps, faults, alien."""
+    """One of the models whose kernels stand in the program: steps, faults, alien, sift."""
     parallel = (C / "parallel.h").read_text()
     program = (C / f"{name}.c").read_text().replace('#include "parallel.h"', parallel)
     return Linkable(name, (), program, b"")

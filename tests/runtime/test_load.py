@@ -140,6 +140,57 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
+def test_outputs_of_the_size_a_run_gives_them(packed: Pack, tmp_path: Path) -> None:
+    x = np.zeros((2000, 3), np.float32)
+    x[[3, 5], 0] = 1, 2
+    with load(packed("sift").write(tmp_path / "sift.edgec")) as module:
+        assert module.outputs[0].shape == (2000, 3)
+        outputs = module.run({"x": x})
+        np.testing.assert_array_equal(outputs["kept"], [[1, 0, 0], [2, 0, 0]])
+        np.testing.assert_array_equal(outputs["sum"], [3, 0, 0])
+        assert module.run({"x": np.zeros_like(x)})["kept"].shape == (0, 3)
+        bound = module.bind({"x": x})
+        bound()
+        assert bound.results()["kept"].shape == (2, 3)
+        x[7, 0] = 3
+        bound()
+        np.testing.assert_array_equal(bound.results()["kept"][:, 0], [1, 2, 3])
+        assert module.outputs[0].shape == (2000, 3)
+    with pytest.raises(DeviceError, match="closed"):
+        bound.results()
+
+
+def test_profile(packed: Pack, tmp_path: Path) -> None:
+    artifact = packed("steps")
+    inputs = {"x": np.ones((4, 16), np.float32), "flags": np.zeros(4, np.bool_)}
+    call: dict[str, object] = {"kernel": "k", "nodes": []}
+    artifact.variant["steps"] = [
+        call,
+        {"repeat": 4, "body": [{"then": [call], "else": [call]}, call]},
+        call,
+        {"repeat": 2, "body": [{"repeat": 3, "body": [call]}]},
+        call,
+        {"repeat": 4, "body": [call]},
+        call,
+    ]
+    with load(artifact.write(tmp_path / "steps.edgec")) as module:
+        times = module.profile(inputs)
+    assert [index for index, time in enumerate(times) if not time] == [1, 2, 3, 7, 8, 11]
+    assert len(times) == 14
+    artifact.variant["steps"] = [call]
+    with (
+        load(artifact.write(tmp_path / "fewer.edgec")) as module,
+        pytest.raises(DataError, match="times of 1 steps asked for, the model has 14"),
+    ):
+        module.profile(inputs)
+    del artifact.variant["steps"]
+    with (
+        load(artifact.write(tmp_path / "none.edgec")) as module,
+        pytest.raises(ArtifactError, match="lists no steps"),
+    ):
+        module.profile(inputs)
+
+
 def test_selftest(packed: Pack, tmp_path: Path) -> None:
     artifact = packed("alpha")
     with load(artifact.write(tmp_path / "good.edgec")) as module:

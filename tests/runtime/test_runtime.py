@@ -25,7 +25,7 @@ ON_AARCH64 = [case for case in CASES if case not in ("forks", "lazy_threads", "b
 def link_driver(toolchain: Toolchain, folder: Path, static: bool) -> Path:
     """The driver with every model as a static library: two have kernels of the same names."""
     models = [scale(toolchain, "alpha", 2), scale(toolchain, "beta", 3)]
-    models += [plain(toolchain, name) for name in ("steps", "faults", "alien")]
+    models += [plain(toolchain, name) for name in ("steps", "faults", "alien", "sift")]
     runtime = toolchain.runtime()
     libraries = [
         toolchain.static_library(
@@ -60,7 +60,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The driver under gcc's sanitizers, in one program without static libraries."""
     gcc = needs("gcc")
     folder = tmp_path_factory.mktemp("sanitized")
-    models = ("driver", "scale", "scale_kernels", "steps", "faults", "alien")
+    models = ("driver", "scale", "scale_kernels", "steps", "faults", "alien", "sift")
     sources = [C / f"{name}.c" for name in models]
     sources += [RUNTIME / name for name in RUNTIME_SOURCES]
     defines = ["-DNAME=alpha", "-DFACTOR=2", '-DFEATURES=""', '-DSHA256=""']
@@ -115,7 +115,7 @@ def test_size(machine: str) -> None:
     """Code and data of the runtime, SHA-256 included, stay far below 64 KiB."""
     toolchain = toolchain_for(f"{machine}-linux-gnu.2.17")
     objects = [*toolchain.runtime(), toolchain.compile(RUNTIME / "sha256.c")]
-    assert sum(map(loaded_bytes, objects)) < 16 * 1024
+    assert sum(map(loaded_bytes, objects)) < 20 * 1024
 
 
 def loaded_bytes(elf: bytes) -> int:
