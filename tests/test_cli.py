@@ -38,8 +38,13 @@ def test_help_and_version(edgec: Edgec) -> None:
         assert "--json" in described.out
 
 
-def test_heavy_modules_are_imported_where_they_are_needed(digits_artifact: Path) -> None:
-    """Asking for help and running an artifact import no compiler; compiling imports no torch."""
+def test_heavy_modules_are_imported_where_they_are_needed(
+    digits: Path, digits_artifact: Path, session_cache: Path, tmp_path: Path
+) -> None:
+    """Asking for help and running an artifact import no compiler, compiling what is cached no TVM,
+    compiling no torch."""
+    again = tmp_path / "again.edgec"
+    environment = {**os.environ, "EDGEC_CACHE_DIR": str(session_cache)}
     runs = {
         "import edgec": ("tvm", "onnx", "onnxruntime", "torch"),
         "import edgec.cli\ntry: edgec.cli.main(['--help'])\nexcept SystemExit: pass": (
@@ -50,12 +55,16 @@ def test_heavy_modules_are_imported_where_they_are_needed(digits_artifact: Path)
         ".run({'image': numpy.zeros((1, 1, 8, 8), 'float32')})": (
             *("tvm", "onnx", "onnxruntime", "torch"),
         ),
+        f"import edgec.cli\nedgec.cli.main(['compile', {str(digits)!r}, '-o', {str(again)!r}])": (
+            *("tvm", "onnxruntime", "torch"),
+        ),
         "import edgec.compiler, edgec.lower.build, edgec.lower.lowering": ("torch", "onnxruntime"),
     }
     for code, banned in runs.items():
         check = f"{code}\nimport sys\nsys.exit(repr([n for n in {banned} if n in sys.modules]))"
-        done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
-        assert done.stderr == "[]\n", code
+        command = [sys.executable, "-c", check]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.stderr.splitlines()[-1:] == ["[]"], code
 
 
 def test_run_prints_and_writes_outputs(edgec: Edgec, digits_artifact: Path, tmp_path: Path) -> None:

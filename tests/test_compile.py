@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,45 @@ def test_states_pair_once() -> None:
         check_states([("p", "a"), ("p", "b")], inputs, outputs)
     with pytest.raises(UsageError, match="the input 'a' is paired twice"):
         check_states([("p", "a"), ("q", "a")], inputs, outputs)
+
+
+def test_load_and_first_inference_take_5_ms(digits_artifact: Path) -> None:
+    """The best of several, on a machine that may be busy with other things."""
+    image = np.zeros((1, 1, 8, 8), np.float32)
+    seconds = []
+    for _ in range(10):
+        started = time.perf_counter()
+        library.load(digits_artifact).run({"image": image})
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.005
+
+
+def test_another_linker_is_recorded(edgec: Edgec, digits: Path, tmp_path: Path) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc")
+    path = tmp_path / "x.edgec"
+    [zig] = edgec("compile", digits, "-o", path, "--json").result["variants"]
+    assert "linked by  zig " in edgec("inspect", path).out
+    [gcc] = edgec("compile", digits, "-o", path, "--cc", "gcc", "--json").result["variants"]
+    assert "linked by  gcc " in edgec("inspect", path).out
+    assert gcc == zig
+    image = np.zeros((1, 1, 8, 8), np.float32)
+    assert library.load(path).run({"image": image})["logits"].shape == (1, 10)
+
+
+def test_odd_paths(edgec: Edgec, digits: Path, tmp_path: Path) -> None:
+    """Spaces, letters beyond ASCII and shell characters are a path like any other."""
+    folder = tmp_path / "mein $HOME é #1"
+    folder.mkdir()
+    shutil.copy(digits, folder / "a model.onnx")
+    path = folder / "an artifact.edgec"
+    done = edgec("compile", folder / "a model.onnx", "-o", path, "-MD", "--runner")
+    assert done.code == 0, done.err
+    assert edgec("export", path, folder / "out").code == 0
+    assert (folder / "out" / "lib" / "liba_model.so").exists()
+    assert edgec("run", path, "--output", folder / "results").code == 0
+    rule = path.with_name("an artifact.edgec.d").read_text()
+    assert "mein\\ $$HOME\\ é\\ \\#1/an\\ artifact.edgec: " in rule
 
 
 def test_arena_is_tight(digits_artifact: Path) -> None:
