@@ -12,13 +12,18 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from edgec.cache import Cache
+from edgec.graph import Graph
+from edgec.passes import PASSES
+from edgec.rewrite import Numerics, Rewrite, Skip
+from edgec.tensors import Node
 
 Edgec = Callable[..., Any]
 
@@ -301,10 +306,41 @@ def test_module_for_another_machine(edgec: Edgec, folder: Path, digits: Path) ->
     check(edgec("run", "x.edgec"), 9, "this machine cannot run it", "edgec compile MODEL")
 
 
+@dataclass(frozen=True)
+class ShiftBias(Rewrite):
+    """A pass with a fault."""
+
+    name: ClassVar[str] = "shift-bias"
+    numerics: ClassVar[Numerics] = "exact"
+    roots: ClassVar[tuple[str, ...]] = ("Gemm",)
+
+    def rewrite(self, node: Node, graph: Graph) -> None:
+        bias = node.inputs[2]
+        if bias.name.startswith("shifted"):
+            raise Skip("done")
+        node.inputs[2] = graph.constant(bias.values + np.float32(0.01), "shifted")
+
+
 def test_mismatch_keeps_the_evidence(
+    edgec: Edgec, folder: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass that changes what the model computes is found before an artifact is written."""
+    monkeypatch.setitem(PASSES, ShiftBias.name, ShiftBias)
+    for _ in range(2):
+        done = edgec("compile", digits, "--passes", "shift-bias", "-o", "x.edgec")
+        check(done, 7, "verification error: ", "logits", "x.mismatch")
+        assert [path.name for path in folder.iterdir()] == ["x.mismatch"]
+    evidence = folder / "x.mismatch"
+    expected, actual = (np.load(evidence / f"{n}.npz")["logits"] for n in ("expected", "actual"))
+    np.testing.assert_allclose(actual - expected, 0.01, rtol=0.1)
+    assert "image" in np.load(evidence / "inputs.npz")
+    assert "logits" in (evidence / "report.txt").read_text()
+
+
+def test_another_model_is_refused(
     edgec: Edgec, folder: Path, digits: Path, digits_artifact: Path
 ) -> None:
-    """Another model of the same inputs and outputs is refused for what it is."""
+    """Even one with the same inputs and outputs: it is not what was compiled."""
     import onnx
 
     model = onnx.load(digits)
