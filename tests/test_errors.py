@@ -117,7 +117,12 @@ def test_unbound_dimensions_are_listed(edgec: Edgec, folder: Path, digits: Path)
     model = onnx.load(digits)
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
     onnx.save(model, "open.onnx")
-    check(edgec("compile", "open.onnx"), 3, "image axis 0 (N), image axis 2 (H)", "--dim NAME=SIZE")
+    wanted = "image axis 0 (N), image axis 2 (H)"
+    check(edgec("compile", "open.onnx"), 3, wanted, "--dim NAME=SIZE")
+    assert f"unknown: these dimensions have no size: {wanted}" in edgec("inspect", "open.onnx").out
+    assert edgec("inspect", "open.onnx", "--json").result["unsupported"] is None
+    known = edgec("inspect", "open.onnx", "--dim", "H=8", "--json").result
+    assert known["unsupported"] == []
 
 
 def test_operators_that_cannot_be_lowered_are_listed_at_once(edgec: Edgec, folder: Path) -> None:

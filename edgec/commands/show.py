@@ -35,38 +35,41 @@ def inspect(args: argparse.Namespace, display: Display) -> int:
     sizes = {name: values[0] for name, values in arguments.dims(args.dim).items()}
     shapes = arguments.shapes(args.shape)
     card = describe(args.file, shapes=shapes, dims=sizes)
-    refused = _unsupported(args.file, shapes, sizes)
-    nodes = None if refused is None else [node._asdict() for node in refused]
+    try:
+        refused = _unsupported(args.file, shapes, sizes)
+    except ModelError as error:
+        unknown = f"lowering     unknown: {error.what}\n             {error.hint}"
+        display.result(card | {"unsupported": None}, f"{render(card)}\n{unknown}")
+        return 0
+    nodes = [node._asdict() for node in refused]
     display.result(card | {"unsupported": nodes}, f"{render(card)}\n{_support(refused)}")
     return 0
 
 
 def _unsupported(
     model: Path, shapes: dict[str, tuple[int, ...]], dims: dict[str, int]
-) -> list[Unsupported] | None:
-    """The nodes left at the default level that cannot be lowered; None while a size is missing."""
+) -> list[Unsupported]:
+    """The nodes left at the default level that cannot be lowered.
+
+    Raises:
+        ModelError: a dimension has no size.
+    """
     from edgec.graph import load
     from edgec.lower.convert import unsupported
     from edgec.passes import LEVELS
     from edgec.rewrite import optimize
 
-    try:
-        graph = load(model, shapes=shapes, dims=dims)
-    except ModelError:
-        return None
+    graph = load(model, shapes=shapes, dims=dims)
     optimize(graph, LEVELS[2])
     return unsupported(graph)
 
 
-def _support(refused: list[Unsupported] | None) -> str:
-    if refused is None:
-        return "lowering     unknown until --dim or --shape gives every dimension a size"
+def _support(refused: list[Unsupported]) -> str:
     if not refused:
         return "lowering     every node can be lowered, for every target"
-    rows = [(node.node, node.op, node.why) for node in refused]
-    return f"lowering     {len(rows)} nodes cannot be lowered\n\n" + table(
-        ("node", "op", "why"), rows
-    )
+    width = max(len(node.op) for node in refused)
+    lines = [f"  {node.op:<{width}}  '{node.node}': {node.why}" for node in refused]
+    return "\n".join([f"lowering     {len(lines)} nodes cannot be lowered", *lines])
 
 
 def list_targets(args: argparse.Namespace, display: Display) -> int:
