@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+from edgec.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from edgec.passes.eliminate_dead import EliminateDead
+from edgec.passes.eliminate_duplicate_constants import EliminateDuplicateConstants
 from edgec.passes.eliminate_identity import EliminateIdentity
 from edgec.passes.fold_constants import FoldConstants
+from edgec.passes.fold_quantized_constants import FoldQuantizedConstants
 from edgec.passes.fuse_conv_bn import FuseConvBn
 from edgec.rewrite import AnyPass
 
 PASSES: dict[str, type[AnyPass]] = {
-    kind.name: kind for kind in (EliminateDead, EliminateIdentity, FoldConstants, FuseConvBn)
+    kind.name: kind
+    for kind in (
+        EliminateCommonSubexpressions,
+        EliminateDead,
+        EliminateDuplicateConstants,
+        EliminateIdentity,
+        FoldConstants,
+        FoldQuantizedConstants,
+        FuseConvBn,
+    )
 }
 
-LEVELS: dict[int, tuple[AnyPass, ...]] = {
-    0: (),
-    1: (EliminateDead(), FoldConstants(), EliminateIdentity()),
-    2: (EliminateDead(), FoldConstants(), EliminateIdentity(), FuseConvBn()),
-    3: (EliminateDead(), FoldConstants(), EliminateIdentity(), FuseConvBn()),
-}
+_O1: tuple[AnyPass, ...] = (
+    EliminateDead(),
+    FoldConstants(),
+    EliminateIdentity(),
+    EliminateDuplicateConstants(),
+    EliminateCommonSubexpressions(),
+)
+
+_O2: tuple[AnyPass, ...] = (
+    *_O1,
+    FoldQuantizedConstants(),
+    FuseConvBn(),
+)
+
+LEVELS: dict[int, tuple[AnyPass, ...]] = {0: (), 1: _O1, 2: _O2, 3: _O2}
