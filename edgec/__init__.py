@@ -8,11 +8,14 @@
     edgec.compile_model("model.onnx", "model.edgec", edgec.Options(targets=("aarch64",)))
     module = edgec.load("model.edgec")
 
-Importing edgec imports neither TVM nor ONNX; compiling does.
+    smaller = edgec.optimize("model.onnx")
+
+Importing edgec imports neither TVM nor ONNX; compiling does, and optimising imports ONNX.
 """
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,7 @@ from edgec.runtime.load import Module, load
 
 if TYPE_CHECKING:
     from edgec.compiler import ModelSource, Result, compile_model
+    from edgec.optimizer import optimize
     from edgec.options import Options
 
 __all__ = [
@@ -35,6 +39,7 @@ __all__ = [
     "compile",
     "compile_model",
     "load",
+    "optimize",
 ]
 
 
@@ -56,9 +61,15 @@ def compile(model: ModelSource, target: str = "host", **options: Any) -> Module:
         return load(path)
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("Options", "Result", "compile_model"):
-        from edgec import compiler, options
+_LAZY = {
+    "Options": "options",
+    "Result": "compiler",
+    "compile_model": "compiler",
+    "optimize": "optimizer",
+}
 
-        return getattr(options if name == "Options" else compiler, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"edgec.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'edgec' has no attribute '{name}'")

@@ -72,6 +72,9 @@ def _parser() -> _Parser:
     parser.set_defaults(command=None)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
     _compile(verbs.add_parser("compile", help="compile a model to an artifact"))
+    _optimize(verbs.add_parser("optimize", help="optimise a model, as ONNX"))
+    _bisect(verbs.add_parser("bisect", help="find the rewrite that makes a model wrong"))
+    _diff(verbs.add_parser("diff", help="show what changed between two models"))
     _run(verbs.add_parser("run", help="run an artifact on data"))
     _verify(verbs.add_parser("verify", help="compare an artifact with its model"))
     _bench(verbs.add_parser("bench", help="time an artifact beside other runtimes"))
@@ -88,6 +91,28 @@ def _common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.set_defaults(command=command)
     parser.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
     parser.add_argument("-v", "--verbose", action="store_true", help="more detail; tracebacks")
+
+
+def _passes_options(parser: argparse.ArgumentParser) -> None:
+    level = parser.add_mutually_exclusive_group()
+    for number, meaning in enumerate(
+        ("as given", "cheap rewrites", "the default", "rewrites that change rounding more")
+    ):
+        level.add_argument(
+            f"-O{number}", dest="level", action="store_const", const=number, help=meaning
+        )
+    parser.add_argument("--passes", metavar="LIST", help="run these passes: a,b{option=1}")
+    parser.add_argument(
+        "--disable", action="append", default=[], metavar="PASS", help="leave this pass out"
+    )
+    parser.add_argument("--stop-after", type=int, metavar="N", help="stop after N rewrites")
+
+
+def _watching(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--print-after", action="append", default=[], metavar="PASS", help="show the graph"
+    )
+    parser.add_argument("--time-passes", action="store_true", help="show each pass's time")
 
 
 def _compile(parser: argparse.ArgumentParser) -> None:
@@ -114,22 +139,8 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         metavar="OUT=IN",
         help="keep this output as the next run's input",
     )
-    level = parser.add_mutually_exclusive_group()
-    for number, meaning in enumerate(
-        ("as given", "cheap rewrites", "the default", "rewrites that change rounding more")
-    ):
-        level.add_argument(
-            f"-O{number}", dest="level", action="store_const", const=number, help=meaning
-        )
-    parser.add_argument("--passes", metavar="LIST", help="run these passes: a,b{option=1}")
-    parser.add_argument(
-        "--disable", action="append", default=[], metavar="PASS", help="leave this pass out"
-    )
-    parser.add_argument("--stop-after", type=int, metavar="N", help="stop after N rewrites")
-    parser.add_argument(
-        "--print-after", action="append", default=[], metavar="PASS", help="show the graph"
-    )
-    parser.add_argument("--time-passes", action="store_true", help="show each pass's time")
+    _passes_options(parser)
+    _watching(parser)
     parser.add_argument(
         "--emit",
         metavar="KINDS",
@@ -152,6 +163,60 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runner", action="store_true", help="also write a static edgec-run")
     parser.add_argument("--trusted", action="store_true", help="check the model in this process")
     parser.add_argument("--no-cache", action="store_true", help="compile the model anew")
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="the ONNX model")
+    parser.add_argument(
+        "--shape", action="append", default=[], metavar="INPUT=1x3x224x224", help="bind an input"
+    )
+    parser.add_argument(
+        "--dim", action="append", default=[], metavar="NAME=SIZE", help="bind a symbolic dimension"
+    )
+    _passes_options(parser)
+    parser.add_argument(
+        "--pass",
+        dest="own",
+        action="append",
+        default=[],
+        metavar="FILE.py:NAME",
+        help="also run this pass of yours; the file is executed",
+    )
+    parser.add_argument("--trusted", action="store_true", help="check the model in this process")
+
+
+def _optimize(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "improve:optimize")
+    _model_options(parser)
+    parser.add_argument("-o", "--output", type=Path, help="by default MODEL.opt.onnx")
+    parser.add_argument(
+        "--report",
+        nargs="?",
+        const=True,
+        type=Path,
+        metavar="FILE.html",
+        help="say in full what was done; with a file, also as a page",
+    )
+    parser.add_argument(
+        "--verify",
+        choices=("each",),
+        help="run the model before and after each pass; undo a pass that changes a result",
+    )
+    _watching(parser)
+
+
+def _bisect(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "improve:bisect")
+    _model_options(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="of the reproducer; MODEL.guilty"
+    )
+
+
+def _diff(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "improve:diff")
+    parser.add_argument("before", type=Path, help="an ONNX model")
+    parser.add_argument("after", type=Path, help="another one")
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:

@@ -18,15 +18,16 @@ def bind(
     notes: list[str],
     *,
     symbolic: bool = False,
+    assume_batch: bool = True,
 ) -> None:
     """Fix every dimension of the inputs of `graph`, in place, and each symbol wherever it occurs.
 
     Inputs that are named in `weights` only stand for constants.
 
     `shapes` gives whole shapes by input name, `dims` sizes by symbol. One symbol left over that
-    leads an input (the batch) becomes 1, and a line is added to `notes`. Raises UsageError for a
-    name, rank or size that does not fit and ModelError that lists what is still unbound, unless
-    that may stay `symbolic`.
+    leads an input (the batch) becomes 1, and a line is added to `notes`, with `assume_batch`.
+    Raises UsageError for a name, rank or size that does not fit and ModelError that lists what is
+    still unbound, unless that may stay `symbolic`.
     """
     inputs = {
         i.name: i.type.tensor_type.shape.dim
@@ -77,7 +78,8 @@ def bind(
         left = {dim.dim_param for _, _, dim in unbound}
         leads = [name for name, axis, _ in unbound if axis == 0]
         anonymous = "" in left
-        if len(left) > 1 or not leads or (anonymous and len(leads) < len(unbound)):
+        several = len(left) > 1 or not leads or (anonymous and len(leads) < len(unbound))
+        if several or not assume_batch:
             if symbolic:
                 return _substitute(graph, sizes)
             raise ModelError(

@@ -15,11 +15,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import (  # type: ignore[import-untyped]
+    DecodeError,
+    EncodeError,
+)
 from onnx import TensorProto
 
 from edgec.errors import ModelError
 from edgec.tensors import packed_bytes
+
+EXTERNAL_BYTES = 1_500_000_000
+"""Of tensors, above which a model is written with external data."""
 
 _SLACK = 1 << 20
 _LARGE_BYTES = 4096
@@ -175,6 +181,19 @@ def _open_below(folder: Path, location: str, where: str) -> int:
         os.close(current)
         raise
     return current
+
+
+def save_model(model: onnx.ModelProto, path: Path, *, external: bool = False) -> None:
+    """Write `model` to `path`, atomically; with `external`, or above `EXTERNAL_BYTES`, its large
+    tensors go to `path`.data. `model` is changed then. Raises ModelError when it cannot be written.
+    """
+    if external or sum(len(t.raw_data) for t in model.graph.initializer) > EXTERNAL_BYTES:
+        store_external(model, path.with_name(path.name + ".data"))
+    try:
+        data = model.SerializeToString(deterministic=True)
+    except EncodeError as error:
+        raise ModelError(f"the model cannot be serialized: {error}") from error
+    write_file(path, [data])
 
 
 def store_external(model: onnx.ModelProto, path: Path) -> None:

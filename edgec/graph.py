@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
-from onnx import helper
+from onnx import TensorProto, helper
 
 from edgec import sandbox
 from edgec.dims import bind
 from edgec.downgrade import convert
 from edgec.errors import ModelError, PassError
-from edgec.external import load_external, parse_model, read_model, store_external, write_file
+from edgec.external import all_tensors, load_external, parse_model, read_model, save_model
 from edgec.limits import INTERNAL_OPSET, check_limits
 from edgec.limits import graphs as proto_graphs
 from edgec.onnx_io import export_graph, import_graph
@@ -35,8 +34,6 @@ from edgec.tensors import (
 )
 from edgec.topology import copy, sort
 
-EXTERNAL_BYTES = 1_500_000_000
-
 
 def load(
     source: str | os.PathLike[str] | onnx.ModelProto,
@@ -44,6 +41,7 @@ def load(
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
     symbolic: bool = False,
+    assume_batch: bool = True,
     trusted: bool = False,
     notes: list[str] | None = None,
 ) -> Graph:
@@ -53,7 +51,8 @@ def load(
     lowered to it, unless it uses what is only newer), initializers are taken out of the inputs,
     symbolic dimensions are bound by `shapes` (whole shapes by input name) and `dims` (sizes by
     symbol), and shapes are inferred. What was decided on the way is appended to `notes`, a line
-    each. With `symbolic`, dimensions that nothing gives a size stay so instead of being an error.
+    each. With `symbolic`, dimensions that nothing gives a size stay so instead of being an error;
+    a lone batch dimension is then still taken for 1, unless `assume_batch` is off.
     `source` is never changed; its tensors are shared, not copied.
 
     ONNX's native code runs in the helper process of `edgec.sandbox`, or here when `trusted`.
@@ -64,10 +63,19 @@ def load(
         sandbox.start()
     model, folder = read_model(source)
     opset = check_limits(model)
+    external = any(t.data_location == TensorProto.EXTERNAL for t in all_tensors(model))
     load_external(model, folder)
     skeleton, weights = split(model, opset)
     _note_defaults(model, notes)
-    bind(skeleton.graph, weights, shapes or {}, dims or {}, notes, symbolic=symbolic)
+    bind(
+        skeleton.graph,
+        weights,
+        shapes or {},
+        dims or {},
+        notes,
+        symbolic=symbolic,
+        assume_batch=assume_batch,
+    )
     prepared = parse_model(
         sandbox.call(
             "prepare",
@@ -85,13 +93,17 @@ def load(
     body = ("graph", "functions", "opset_import", "training_info")
     header = onnx.ModelProto(**{f.name: v for f, v in model.ListFields() if f.name not in body})
     header.opset_import.extend(o for o in prepared.opset_import if o.domain not in ("", "ai.onnx"))
-    return Graph(surgeon, header, opset, trusted)
+    graph = Graph(surgeon, header, opset, trusted)
+    graph.external_data = external
+    return graph
 
 
 class Graph:
     """A model as passes see it: `gs`, the one IR, and all else that ONNX says of the model.
 
-    `source_opset` and `source_bytes` (of constants) are those of the model that was loaded.
+    `source_opset` and `source_bytes` (of constants) are those of the model that was loaded, and
+    `external_data` whether its tensors lay in other files. Passes make no operator that is newer
+    than `opset_limit`: all of the internal opset, unless whoever writes the model wants it older.
     `gs.nodes` is in topological order except between a pass's insertions and `sweep`. Nodes and
     tensors are those of `edgec.onnx_io`; change the graph through the methods here.
     """
@@ -101,6 +113,8 @@ class Graph:
     ) -> None:
         self.gs = surgeon
         self.source_opset = source_opset
+        self.opset_limit = max(INTERNAL_OPSET, int(surgeon.opset))
+        self.external_data = False
         self.trusted = trusted
         self.source_bytes = self.constant_bytes()
         self._header = header
@@ -319,7 +333,10 @@ class Graph:
         return model
 
     def to_source_opset(self) -> onnx.ModelProto:
-        """The graph at the opset it was loaded from, or the next one that can hold it."""
+        """The graph at the opset it was loaded from, or else the least newer one that can hold it.
+
+        An operator that a pass made may be newer than the source: see `opset_limit`.
+        """
         for opset in range(self.source_opset, self.opset):
             try:
                 return self.to_onnx(opset)
@@ -328,21 +345,15 @@ class Graph:
         return self.to_onnx()
 
     def save(self, path: str | os.PathLike[str], opset: int | None = None) -> None:
-        """Write the model to `path`, atomically; above 1.5 GB its tensors go to `path`.data."""
-        path = Path(path)
-        model = self.to_onnx(opset)
-        if sum(len(t.raw_data) for t in model.graph.initializer) > EXTERNAL_BYTES:
-            store_external(model, path.with_name(path.name + ".data"))
-        try:
-            data = model.SerializeToString()
-        except EncodeError as error:
-            raise ModelError(f"the model cannot be serialized: {error}") from error
-        write_file(path, [data])
+        """Write the model to `path`, as `edgec.external.save_model` does."""
+        save_model(self.to_onnx(opset), Path(path), external=self.external_data)
 
     def copy(self) -> Graph:
         """An independent copy; the values of constants are shared."""
         twin = Graph(copy(self.gs), self._header, self.source_opset, self.trusted)
         twin.source_bytes = self.source_bytes
+        twin.opset_limit = self.opset_limit
+        twin.external_data = self.external_data
         return twin
 
     def _opsets(self) -> list[onnx.OperatorSetIdProto]:

@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import edgec.graph
+import edgec.external
 from edgec.errors import EdgecError, ModelError, UsageError
 from edgec.graph import INTERNAL_OPSET, Graph, load
 from edgec.tensors import Constant
@@ -751,7 +751,7 @@ class TestExternalData:
         model.graph.node[0].input.append("w")
         model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
         graph = load(model)
-        monkeypatch.setattr(edgec.graph, "EXTERNAL_BYTES", 1000)
+        monkeypatch.setattr(edgec.external, "EXTERNAL_BYTES", 1000)
         graph.save(tmp_path / "big.onnx")
         assert sorted(p.name for p in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
         assert (tmp_path / "big.onnx").stat().st_size < 1000

@@ -19,8 +19,8 @@ from edgec.emit.linkable import link_runner
 from edgec.emit.toolchain import Toolchain
 from edgec.errors import ArtifactError, UsageError
 from edgec.options import Options
-from edgec.report import duration, size, table
-from edgec.rewrite import PassReport
+from edgec.optreport import pass_table
+from edgec.report import duration, size
 
 
 def compile_(args: argparse.Namespace, display: Display) -> int:
@@ -67,7 +67,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
         on_event=display.event,
     )
     if args.time_passes:
-        display.event({"event": "text", "text": _passes(result.passes)})
+        display.event({"event": "text", "text": pass_table(result.passes)})
     if args.dependencies:
         _write_dependencies(args.model, [output])
     if args.runner:
@@ -157,16 +157,3 @@ def _summary(result: Result) -> str:
     lines.append(f"{result.path}: {size(result.path.stat().st_size)} {origin}")
     proofs = ", ".join(sorted({variant["verified"] for variant in result.manifest["variants"]}))
     return "\n".join([*lines, f"verified: {proofs}"])
-
-
-def _passes(reports: list[PassReport]) -> str:
-    rows = [
-        (
-            report.name,
-            str(report.rewrites),
-            duration(report.seconds),
-            "; ".join(f"{count} x {reason}" for reason, count in report.skips.most_common(3)),
-        )
-        for report in reports
-    ]
-    return table(("pass", "rewrites", "time", "left alone"), rows)

@@ -1,0 +1,234 @@
+"""Proof that a pass keeps the results: ONNX Runtime runs the model before and after it.
+
+Samples are random, zeros, large (a thousand times standard normal), with NaN and infinities strewn
+in, and at the limits of the type. A pass that is `exact` must give the same bits on all of them,
+NaN for NaN; any other the same within tolerance (`edgec.compare`) on all but the last, whose sums
+overflow in another order.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgec.arrays import Array, is_float, save_npz
+from edgec.compare import Justify, TensorReport, compare
+from edgec.data import Sample, index_limits, open_data
+from edgec.errors import DataError, VerifyError
+from edgec.external import save_model, write_file
+from edgec.graph import Graph
+from edgec.peers import EngineError
+from edgec.program import Tensor
+from edgec.rewrite import AnyPass, Numerics
+from edgec.verify import Reference
+
+SYMBOLIC_SIZE = 2
+"""What a dimension that has no size is run with."""
+
+_STREWN = (np.nan, np.inf, -np.inf)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ONNX Runtime made of one sample; `rules` say which other choices are as good."""
+
+    name: str
+    inputs: Sample
+    outputs: Sample
+    rules: dict[str, Justify]
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """How a changed model is wrong, and on which sample; `actual` is empty where it did not run."""
+
+    text: str
+    expected: Outcome
+    actual: Sample
+
+
+class PassProof:
+    """The driver's `verify` hook.
+
+    `reproducers` is the folder that receives, for each pass that was wrong, the model before it,
+    the inputs, both outputs, and the command that shows it again, in which `arguments` name the
+    passes that are not in the table.
+    """
+
+    def __init__(
+        self,
+        reproducers: Path | None = None,
+        arguments: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.reproducers = reproducers
+        self.arguments = arguments
+        self._before: list[Outcome] | None = None
+
+    def __call__(self, before: Graph, after: Graph, rewriter: AnyPass) -> str | None:
+        """What is wrong with `after`, or None. Raises VerifyError where `before` cannot be run."""
+        if self._before is None:
+            self._before = outcomes(before.to_source_opset(), samples(before))
+        complaint, outputs = check(after.to_source_opset(), self._before, rewriter.numerics)
+        if complaint is None:
+            self._before = outputs
+            return None
+        if self.reproducers is None:
+            return complaint.text
+        command = ["edgec", "optimize", "before.onnx", "-o", "after.onnx", "--verify", "each"]
+        command += choosing(rewriter.name, self.arguments)
+        folder = write_reproducer(self.reproducers / rewriter.name, before, complaint, command)
+        return f"{complaint.text}; see {folder}"
+
+
+def choosing(name: str, arguments: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """The words of a command line that make the pass `name` the only one that runs."""
+    named = (arguments or {}).get(name)
+    return ["--passes", name] if named is None else ["--passes", "", *named]
+
+
+def outcomes(model: onnx.ModelProto, given: Mapping[str, Sample]) -> list[Outcome]:
+    """What ONNX Runtime, optimisations off, makes of those samples that it can run.
+
+    Raises VerifyError where it can run none.
+    """
+    found = []
+    why = "there is no sample"
+    with Reference(model) as engine:
+        for name, inputs in given.items():
+            try:
+                found.append(Outcome(name, inputs, *engine.run(inputs)))
+            except EngineError as error:
+                why = error.what
+    if not found:
+        raise VerifyError(f"ONNX Runtime cannot run the model: {why}")
+    return found
+
+
+def check(
+    model: onnx.ModelProto, expected: list[Outcome], numerics: Numerics
+) -> tuple[Complaint | None, list[Outcome]]:
+    """The first complaint about `model`, where it must give what is `expected`; its outcomes."""
+    found: list[Outcome] = []
+    try:
+        engine = Reference(model)
+    except VerifyError as error:
+        return Complaint(error.what, expected[0], {}), found
+    with engine:
+        for wanted in expected:
+            try:
+                outputs, rules = engine.run(wanted.inputs)
+            except EngineError as error:
+                text = f"ONNX Runtime cannot run the model any more: {error.what}"
+                return Complaint(text, wanted, {}), found
+            found.append(Outcome(wanted.name, wanted.inputs, outputs, rules))
+            wrong = _difference(wanted, outputs, numerics, engine)
+            if wrong:
+                return Complaint(f"{wrong}, sample '{wanted.name}'", wanted, outputs), found
+    return None, found
+
+
+def _difference(
+    wanted: Outcome, outputs: Sample, numerics: Numerics, engine: Reference
+) -> str | None:
+    if numerics == "exact":
+        names = [name for name, a in wanted.outputs.items() if not _equal(a, outputs[name])]
+        return f"output '{names[0]}' is not the same bit by bit" if names else None
+    if wanted.name == "limits":
+        return None
+    wrong = _wrong(compare(wanted.outputs, outputs, justify=wanted.rules))
+    if wrong is not None:
+        own = engine.baseline(wanted.inputs)
+        wrong = _wrong(compare(wanted.outputs, outputs, ort=own, justify=wanted.rules))
+    return f"output '{wrong.name}': {wrong.problem}" if wrong is not None else None
+
+
+def _wrong(reports: list[TensorReport]) -> TensorReport | None:
+    return next((report for report in reports if not report.ok), None)
+
+
+def _equal(a: Array, b: Array) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype.kind == "O":
+        return bool(np.array_equal(a, b))
+    same = np.asarray(a == b)
+    if is_float(a.dtype):
+        same = (same & (np.signbit(a) == np.signbit(b))) | (np.isnan(a) & np.isnan(b))
+    return bool(same.all())
+
+
+def samples(graph: Graph) -> dict[str, Sample]:
+    """Inputs for `graph` by name of the sample, the same every time.
+
+    Raises VerifyError where an input is no tensor of numbers.
+    """
+    specs = []
+    for tensor in graph.gs.inputs:
+        if tensor.dtype is None or tensor.shape is None or tensor.dtype.kind in "OUS":
+            raise VerifyError("no data can be made for it", where=f"input '{tensor.name}'")
+        shape = tuple(d if isinstance(d, int) else SYMBOLIC_SIZE for d in tensor.shape)
+        specs.append(Tensor(tensor.name, tensor.dtype.name, shape))
+    limits = index_limits(graph.to_onnx())
+    rng = np.random.default_rng(5)
+    first, second = open_data(specs, ["random"], count=2, limits=limits)
+    return {
+        "random": first,
+        "random again": second,
+        "zeros": next(iter(open_data(specs, ["zeros"]))),
+        "large": {name: _large(a) for name, a in first.items()},
+        "not finite": {name: _strewn(a, rng) for name, a in first.items()},
+        "limits": {name: _at_limits(a) for name, a in first.items()},
+    }
+
+
+def _large(array: Array) -> Array:
+    if not is_float(array.dtype):
+        return array
+    return np.asarray(array.astype(np.float32) * 1e3).astype(array.dtype)
+
+
+def _strewn(array: Array, rng: np.random.Generator) -> Array:
+    if not is_float(array.dtype) or not array.size:
+        return array
+    strewn = array.copy()
+    places = rng.choice(array.size, min(len(_STREWN), array.size), replace=False)
+    strewn.reshape(-1)[places] = np.array(_STREWN[: len(places)], array.dtype)
+    return strewn
+
+
+def _at_limits(array: Array) -> Array:
+    if not is_float(array.dtype):
+        return array
+    ends = list(_ends(array.dtype))
+    return np.resize(np.array(ends, array.dtype), array.shape)
+
+
+def _ends(dtype: np.dtype[np.generic]) -> Iterator[float]:
+    import ml_dtypes
+
+    info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    for value in (info.max, info.smallest_subnormal, info.tiny, 0.0, 1.0):
+        yield from (float(value), -float(value))
+
+
+def write_reproducer(folder: Path, before: Graph, complaint: Complaint, command: list[str]) -> Path:
+    """Write before.onnx, inputs.npz, expected.npz, actual.npz, complaint.txt and command.sh.
+
+    Returns the folder. Raises VerifyError where it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_npz(folder / "inputs.npz", complaint.expected.inputs)
+        save_npz(folder / "expected.npz", complaint.expected.outputs)
+        save_npz(folder / "actual.npz", complaint.actual)
+        save_model(before.to_source_opset(), folder / "before.onnx")
+        write_file(folder / "complaint.txt", [f"{complaint.text}\n".encode()])
+        write_file(folder / "command.sh", [f"{shlex.join(command)}\n".encode()])
+    except (OSError, DataError) as error:
+        raise VerifyError(f"no reproducer can be written: {error}", where=str(folder)) from error
+    return folder

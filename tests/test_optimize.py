@@ -1,0 +1,391 @@
+"""`edgec optimize`, `bisect` and `diff`, and the library behind them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import TensorProto, numpy_helper
+
+import edgec as library
+from edgec.arrays import load_npz
+from edgec.errors import UsageError, VerifyError
+from edgec.graph import load
+from edgec.modeldiff import diff
+from edgec.optimizer import Pipeline, load_pass, optimize_model
+from edgec.passes.fuse_conv_bn import FuseConvBn
+from edgec.passproof import PassProof, samples
+
+Edgec = Callable[..., Any]
+
+WRONG = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from edgec.rewrite import Rewrite, Skip
+
+
+@dataclass(frozen=True)
+class DropRelu(Rewrite):
+    """Takes every Relu but the first for the identity: right on what is positive, wrong else."""
+
+    name: ClassVar[str] = "drop-relu"
+    numerics: ClassVar[str] = "exact"
+    roots: ClassVar[tuple[str, ...]] = ("Relu",)
+
+    def rewrite(self, node, graph):
+        if node.name == "relu1":
+            raise Skip("the first one is spared")
+        graph.replace(node.outputs[0], node.inputs[0])
+
+
+spare_all = DropRelu()
+not_a_pass = 3
+'''
+
+
+@pytest.fixture
+def wrong_pass(tmp_path: Path) -> str:
+    """A user's pass that changes results, as `--pass` takes it."""
+    path = tmp_path / "my passes.py"
+    path.write_text(WRONG)
+    return f"{path}:DropRelu"
+
+
+def text_model(text: str, opset: int = 17) -> onnx.ModelProto:
+    header = f'<ir_version: 8, opset_import: ["" : {opset}]>\n'
+    return onnx.parser.parse_model(header + text)
+
+
+def ops(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def test_library_keeps_opset_signature_and_metadata(digits: Path) -> None:
+    source = onnx.load(digits)
+    model = library.optimize(digits)
+    onnx.checker.check_model(model, full_check=True)
+    assert "BatchNormalization" not in ops(model)
+    assert model.opset_import[0].version == source.opset_import[0].version
+    assert model.metadata_props == source.metadata_props
+    assert model.producer_name == source.producer_name
+    assert model.graph.input == source.graph.input, "the batch stays symbolic"
+    assert model.graph.output == source.graph.output
+    assert onnx.load(digits) == source
+
+
+def test_library_takes_passes_names_and_both(digits: Path) -> None:
+    assert "BatchNormalization" in ops(library.optimize(digits, passes=[]))
+    assert "BatchNormalization" in ops(library.optimize(digits, level=1))
+    for passes in ("fuse-conv-bn", [FuseConvBn()], ["eliminate-dead,fold-constants", FuseConvBn()]):
+        assert "BatchNormalization" not in ops(library.optimize(digits, passes=passes))
+    assert "BatchNormalization" not in ops(library.optimize(digits, extra=[FuseConvBn()], level=0))
+    assert "BatchNormalization" in ops(library.optimize(digits, disable=["fuse-conv-bn"]))
+    with pytest.raises(UsageError, match="no pass 'fuse'"):
+        library.optimize(digits, disable=["fuse"])
+    with pytest.raises(UsageError, match="no level 4"):
+        library.optimize(digits, level=4)
+    with pytest.raises(UsageError, match="is no pass"):
+        library.optimize(digits, passes=[3])  # type: ignore[list-item]
+
+
+def test_dims_and_shapes_bind(digits: Path) -> None:
+    one = library.optimize(digits, dims={"N": 3})
+    assert one.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+    two = library.optimize(digits, shapes={"image": (3, 1, 8, 8)})
+    assert two.graph.input[0] == one.graph.input[0]
+
+
+def test_command_writes_and_summarises(edgec: Edgec, digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    done = edgec("optimize", digits, "-o", out)
+    assert done.code == 0
+    assert done.out.startswith(f"{out}: 13 nodes to 10 in ")
+    assert "BatchNormalization" not in ops(onnx.load(out))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
+    again = edgec("optimize", digits, "-o", tmp_path / "again.onnx")
+    assert again.code == 0
+    assert (tmp_path / "again.onnx").read_bytes() == out.read_bytes()
+
+
+def test_command_options(edgec: Edgec, digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+
+    def left(*words: object) -> int:
+        done = edgec("optimize", digits, "-o", out, *words)
+        assert done.code == 0, done.err
+        return ops(onnx.load(out)).count("BatchNormalization")
+
+    assert left("-O0") == left("--disable", "fuse-conv-bn") == left("--passes", "") == 3
+    assert left("--passes", "fuse-conv-bn") == left("-O3") == 0
+    assert [left("--stop-after", n, "--passes", "fuse-conv-bn") for n in (0, 2)] == [3, 1]
+    shown = edgec("optimize", digits, "-o", out, "--print-after", "fuse-conv-bn", "--time-passes")
+    assert "BatchNormalization" not in shown.err.partition("after fuse-conv-bn:")[2]
+    assert "left alone" in shown.err
+    for words in (["--print-after", "x"], ["--disable", "x"], ["--dim", "N=1,2"]):
+        assert edgec("optimize", digits, "-o", out, *words).code == 2
+
+
+def test_default_output(edgec: Edgec, digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(digits.read_bytes())
+    assert edgec("optimize", tmp_path / "m.onnx").code == 0
+    assert (tmp_path / "m.opt.onnx").exists()
+
+
+def test_report(edgec: Edgec, digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    text = edgec("optimize", digits, "-o", out, "--report").out
+    assert "BatchNormalization       3      0" in text
+    assert "parameters                     15,578   15,338" in text
+    assert "fuse-conv-bn" in text
+    result = edgec("optimize", digits, "-o", out, "--json").result
+    assert (result["before"]["nodes"], result["after"]["nodes"]) == (13, 10)
+    assert result["bytes"] == out.stat().st_size
+    [fused] = [each for each in result["passes"] if each["name"] == "fuse-conv-bn"]
+    assert fused["rewrites"] == 3
+    assert fused["rolled_back"] == ""
+
+
+class Page(HTMLParser):
+    """Text and tags of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        assert not {"src", "href"} & {name for name, _ in attrs}, "the page needs another file"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_report_escapes_what_the_model_says(edgec: Edgec, tmp_path: Path) -> None:
+    model = text_model("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    model.graph.node[0].domain = "<script>alert(1)</script>"
+    model.opset_import.add(domain="<script>alert(1)</script>", version=1)
+    path = tmp_path / "<b>m.onnx"
+    onnx.save(model, path)
+    page = tmp_path / "r.html"
+    done = edgec("optimize", path, "-o", tmp_path / "o.onnx", "--report", page)
+    assert done.code == 0, done.err
+    parsed = Page(page.read_text())
+    assert {"script", "b", "link", "img"}.isdisjoint(parsed.tags)
+    assert "<script>alert(1)</script>.Relu" in parsed.text
+    assert "<b>m.onnx" in parsed.text
+
+
+def test_external_data_stays_external(edgec: Edgec, tmp_path: Path) -> None:
+    model = text_model("g (float[2,64] x) => (float[2,64] y) <float[64,64] w> { y = MatMul(x, w) }")
+    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    del model.graph.value_info[:]
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    inside = tmp_path / "inside.onnx"
+    onnx.save(model, inside)
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin")
+    out = tmp_path / "out.onnx"
+    assert edgec("optimize", tmp_path / "m.onnx", "-o", out).code == 0
+    [tensor] = onnx.load(out, load_external_data=False).graph.initializer
+    assert tensor.data_location == TensorProto.EXTERNAL
+    [tensor] = onnx.load(out).graph.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(tensor), weight)
+    assert edgec("optimize", inside, "-o", tmp_path / "one.onnx").code == 0
+    assert not (tmp_path / "one.onnx.data").exists()
+
+
+def test_a_failure_leaves_the_output_alone(edgec: Edgec, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    out.write_bytes(b"before")
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    assert edgec("optimize", tmp_path / "m.onnx", "-o", out).code == 3
+    assert out.read_bytes() == b"before"
+
+
+def test_verify_each_accepts_right_passes(edgec: Edgec, digits: Path, tmp_path: Path) -> None:
+    done = edgec("optimize", digits, "-o", tmp_path / "o.onnx", "--verify", "each", "--json")
+    assert not any(each["rolled_back"] for each in done.result["passes"])
+    assert done.result["after"]["nodes"] == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["o.onnx"]
+
+
+def test_verify_each_undoes_a_wrong_pass(
+    edgec: Edgec, digits: Path, tmp_path: Path, wrong_pass: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "o.onnx"
+    words = ["optimize", digits, "-o", out, "--pass", wrong_pass]
+    assert edgec(*words).code == 0
+    assert ops(onnx.load(out)).count("Relu") == 1, "nothing finds it without --verify"
+    done = edgec(*words, "--verify", "each")
+    assert done.code == 0
+    assert "warning: drop-relu undone: output 'logits' is not the same" in done.err
+    assert ops(onnx.load(out)).count("Relu") == 3
+    assert "BatchNormalization" not in ops(onnx.load(out)), "the others are kept"
+
+    folder = tmp_path / "o.rejected" / "drop-relu"
+    assert "not the same bit by bit, sample 'random'" in (folder / "complaint.txt").read_text()
+    expected, actual = (load_npz(folder / f"{name}.npz") for name in ("expected", "actual"))
+    assert not np.array_equal(expected["logits"], actual["logits"])
+    assert load_npz(folder / "inputs.npz")["image"].shape == (2, 1, 8, 8)
+    monkeypatch.chdir(folder)
+    command = shlex.split((folder / "command.sh").read_text())
+    again = edgec(*command[1:])
+    assert again.code == 0
+    assert "drop-relu undone" in again.err
+
+
+def test_library_verifies(digits: Path, wrong_pass: str) -> None:
+    wrong = load_pass(wrong_pass)
+    assert ops(library.optimize(digits, extra=[wrong])).count("Relu") == 1
+    assert ops(library.optimize(digits, extra=[wrong], verify=True)).count("Relu") == 3
+
+
+def test_verify_each_rejects_what_onnxruntime_refuses(digits: Path) -> None:
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    from edgec.rewrite import Numerics, Rewrite
+
+    @dataclass(frozen=True)
+    class Break(Rewrite):
+        name: ClassVar[str] = "break"
+        numerics: ClassVar[Numerics] = "rounding"
+        roots: ClassVar[tuple[str, ...]] = ("Flatten",)
+
+        def rewrite(self, node: Any, graph: Any) -> None:
+            new = graph.insert(node, "Unknown", [node.inputs[0]], domain="nobody's")
+            graph.replace(node.outputs[0], new.outputs[0])
+
+    result = optimize_model(digits, Pipeline([Break()]), verify=PassProof())
+    assert "ONNX Runtime cannot load the model" in result.passes[0].rolled_back
+    assert "Flatten" in ops(result.model)
+
+
+def test_samples_reach_the_edges() -> None:
+    model = text_model(
+        "g (float[N,4] x, uint8[4] u, bool b) => (float[N,4] y) { y = Relu(x) }", opset=17
+    )
+    graph = load(model, symbolic=True, assume_batch=False)
+    made = samples(graph)
+    assert set(made) == {"random", "random again", "zeros", "large", "not finite", "limits"}
+    for sample in made.values():
+        assert [(a.dtype, a.shape) for a in sample.values()] == [
+            (np.float32, (2, 4)),
+            (np.uint8, (4,)),
+            (np.bool_, ()),
+        ]
+    assert np.isnan(made["not finite"]["x"]).sum() == 1
+    assert np.isinf(made["not finite"]["x"]).sum() == 2
+    assert np.abs(made["limits"]["x"]).max() == np.finfo(np.float32).max
+    assert np.abs(made["large"]["x"]).max() > 100
+    assert not made["zeros"]["x"].any()
+    for name, sample in samples(graph).items():
+        for key, values in sample.items():
+            np.testing.assert_array_equal(values, made[name][key])
+
+
+def test_nothing_to_run_is_an_error() -> None:
+    model = text_model("g (string[2] x) => (string[2] y) { z = Identity(x) y = Identity(z) }")
+    with pytest.raises(VerifyError, match="no data can be made"):
+        optimize_model(model, Pipeline(), verify=PassProof())
+
+
+def test_bisect_names_the_rewrite(
+    edgec: Edgec, digits: Path, tmp_path: Path, wrong_pass: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "guilty"
+    words = ["bisect", digits, "-o", folder]
+    assert "none of the 3 rewrites" in edgec(*words, "--passes", "fuse-conv-bn").out
+    assert not folder.exists()
+    done = edgec(*words, "--passes", "fuse-conv-bn", "--pass", wrong_pass, "--json")
+    guilty = done.result["guilty"]
+    assert done.result["rewrites"] == 5
+    assert (guilty["number"], guilty["pass"]) == (4, "drop-relu")
+    assert "relu2" in guilty["node"]
+    assert "logits" in guilty["complaint"]
+    before = onnx.load(folder / "drop-relu" / "before.onnx")
+    assert ops(before).count("Relu") == 3
+    assert "BatchNormalization" not in ops(before)
+    monkeypatch.chdir(folder / "drop-relu")
+    again = edgec(*shlex.split(Path("command.sh").read_text())[1:], "--json")
+    assert again.result["guilty"]["number"] == 1
+
+
+def test_bisect_needs_a_model_that_repeats_itself(edgec: Edgec, tmp_path: Path) -> None:
+    model = text_model(
+        "g (float[9] x) => (float[9] y) { r = RandomNormalLike(x) y = Add(x, r) }", opset=17
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    done = edgec("bisect", tmp_path / "m.onnx")
+    assert done.code == 7
+    assert "another result each time" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("absent.py:Name", "there is no such Python file"),
+        ("passes.py", "cannot read"),
+        ("{file}:Absent", "no attribute 'Absent'"),
+        ("{file}:not_a_pass", "3 is no pass"),
+        ("{broken}:Name", "cannot be run: ZeroDivisionError"),
+    ],
+)
+def test_wrong_user_passes(
+    edgec: Edgec, digits: Path, tmp_path: Path, wrong_pass: str, text: str, said: str
+) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    file = wrong_pass.rpartition(":")[0]
+    name = text.format(file=file, broken=tmp_path / "broken.py")
+    done = edgec("optimize", digits, "-o", tmp_path / "o.onnx", "--pass", name)
+    assert done.code == 2
+    assert said in done.err
+
+
+def test_user_pass_may_be_an_object(edgec: Edgec, digits: Path, tmp_path: Path, wrong_pass: str):
+    name = f"{wrong_pass.rpartition(':')[0]}:spare_all"
+    done = edgec("optimize", digits, "-o", tmp_path / "o.onnx", "--pass", name, "--json")
+    assert done.result["after"]["ops"]["Relu"] == 1
+
+
+def test_diff(edgec: Edgec, digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.onnx"
+    assert edgec("optimize", digits, "-o", out).code == 0
+    assert edgec("diff", digits, digits).out == "the models are the same\n"
+    text = edgec("diff", digits, out).out
+    assert "BatchNormalization       3       0" in text
+    assert "- bn1 = BatchNormalization(conv1," in text
+    assert "! relu1 = Relu(bn1) is now relu1 = Relu(conv1)" in text
+    result = edgec("diff", digits, out, "--json").result
+    assert result["same"] is False
+    assert result["ops"] == {"BatchNormalization": [3, 0]}
+    assert len(result["removed"]) == 3
+
+
+def test_diff_of_signature_attributes_and_values() -> None:
+    before = text_model(
+        "g (float[2,3] x) => (float[2,3] y) <float[3] c = {1, 2, 3}>"
+        "{ s = Softmax <axis = 0> (x) y = Add(s, c) }"
+    )
+    after = text_model(
+        "g (float[2,3] x, float[2] z) => (float[2,3] y) <float[3] c = {1, 2, 4}>"
+        "{ s = Softmax <axis = 1> (x) y = Add(s, c) }"
+    )
+    after.metadata_props.add(key="k", value="v")
+    found = diff(load(before), load(after))
+    assert found.signature == ["input absent is now 'z' float32 2"]
+    assert found.changed == ["s = Softmax(x) <axis=0> is now s = Softmax(x) <axis=1>"]
+    assert found.constants == (1, 1)
+    assert found.metadata == {"k": (None, "v")}
+    assert not found.removed
+    assert not found.added
+    assert "constants: 1 gone, 1 new" in found.text()
