@@ -9,6 +9,8 @@ from edgec.passes.eliminate_identity import EliminateIdentity
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_quantized_constants import FoldQuantizedConstants
 from edgec.passes.fuse_conv_bn import FuseConvBn
+from edgec.passes.merge_reshapes import MergeReshapes
+from edgec.passes.merge_transposes import MergeTransposes
 from edgec.rewrite import AnyPass
 
 PASSES: dict[str, type[AnyPass]] = {
@@ -21,6 +23,8 @@ PASSES: dict[str, type[AnyPass]] = {
         FoldConstants,
         FoldQuantizedConstants,
         FuseConvBn,
+        MergeReshapes,
+        MergeTransposes,
     )
 }
 
@@ -28,6 +32,8 @@ _O1: tuple[AnyPass, ...] = (
     EliminateDead(),
     FoldConstants(),
     EliminateIdentity(),
+    MergeReshapes(),
+    MergeTransposes(),
     EliminateDuplicateConstants(),
     EliminateCommonSubexpressions(),
 )
