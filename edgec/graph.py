@@ -219,6 +219,17 @@ class Graph:
         beside.owner.nodes.append(node)
         return node
 
+    def inline(self, node: Node, body: gs.Graph) -> list[gs.Tensor]:
+        """Move the nodes of `body`, a subgraph of `node`, beside `node`; what `body` yielded."""
+        assert node.owner is not None
+        for inner in body.nodes:
+            inner.owner = node.owner
+        node.owner.nodes.extend(body.nodes)
+        outputs = list(body.outputs)
+        body.nodes, body.outputs = [], []
+        self._outputs = None
+        return outputs
+
     def why_not_replace(self, old: gs.Tensor, new: gs.Tensor) -> str | None:
         """Why `replace(old, new)` is impossible, or None.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgec.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from edgec.passes.eliminate_constant_conditions import EliminateConstantConditions
 from edgec.passes.eliminate_dead import EliminateDead
 from edgec.passes.eliminate_duplicate_constants import EliminateDuplicateConstants
 from edgec.passes.eliminate_identity import EliminateIdentity
@@ -17,6 +18,7 @@ PASSES: dict[str, type[AnyPass]] = {
     kind.name: kind
     for kind in (
         EliminateCommonSubexpressions,
+        EliminateConstantConditions,
         EliminateDead,
         EliminateDuplicateConstants,
         EliminateIdentity,
@@ -31,6 +33,7 @@ PASSES: dict[str, type[AnyPass]] = {
 _O1: tuple[AnyPass, ...] = (
     EliminateDead(),
     FoldConstants(),
+    EliminateConstantConditions(),
     EliminateIdentity(),
     MergeReshapes(),
     MergeTransposes(),
