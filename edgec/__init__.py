@@ -10,7 +10,8 @@
 
     smaller = edgec.optimize("model.onnx")
 
-Importing edgec imports neither TVM nor ONNX; compiling does, and optimising imports ONNX.
+Importing edgec imports next to nothing: what a function needs is imported when it is first used,
+ONNX to optimise, ONNX and TVM to compile.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 from edgec.errors import EdgecError
-from edgec.runtime.load import Module, load
 
 if TYPE_CHECKING:
     from edgec.compiler import ModelSource, Result, compile_model
     from edgec.optimizer import optimize
     from edgec.options import Options
+    from edgec.runtime.load import Module, load
 
 __all__ = [
     "EdgecError",
@@ -54,6 +55,7 @@ def compile(model: ModelSource, target: str = "host", **options: Any) -> Module:
     """
     from edgec.compiler import compile_model
     from edgec.options import Options
+    from edgec.runtime.load import load
 
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         path = Path(folder) / "model.edgec"
@@ -62,9 +64,11 @@ def compile(model: ModelSource, target: str = "host", **options: Any) -> Module:
 
 
 _LAZY = {
+    "Module": "runtime.load",
     "Options": "options",
     "Result": "compiler",
     "compile_model": "compiler",
+    "load": "runtime.load",
     "optimize": "optimizer",
 }
 

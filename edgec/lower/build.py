@@ -86,13 +86,15 @@ class Builders:
         lock = threading.Lock()
 
         def drain(worker: _Worker) -> None:
-            while True:
+            while not worker.stopped:
                 try:
                     name, key, request = jobs.get_nowait()
                 except queue.Empty:
                     return
                 answer = worker.ask(request)
                 with lock:
+                    if worker.stopped:
+                        return
                     if answer.error:
                         failures[name] = answer.error
                     else:
@@ -117,9 +119,14 @@ class Builders:
 
 
 class _Worker:
-    """One worker process, replaced when it dies or takes too long."""
+    """One worker process, replaced when it dies or takes too long, until it is stopped.
+
+    `stop` may come from another thread than `ask`, as it does after Ctrl-C.
+    """
 
     def __init__(self) -> None:
+        self.stopped = False
+        self._lock = threading.Lock()
         self._process = self._start()
 
     @staticmethod
@@ -146,21 +153,28 @@ class _Worker:
         try:
             send(cast(BinaryIO, self._process.stdin), request)
             answer = receive(cast(BinaryIO, self._process.stdout))
-        except OSError:
+        except (OSError, ValueError):  # the process died, or its pipes were closed
             answer = None
         finally:
             timer.cancel()
         if isinstance(answer, Answer):
             return answer
         code = self._process.wait()
-        self.stop()
-        self._process = self._start()
+        with self._lock:
+            if not self.stopped:
+                self._end()
+                self._process = self._start()
         if late.is_set():
             return Answer(error=f"took longer than {time.monotonic() - started:.0f} s")
         return Answer(error=f"the compiler process ended with status {code}")
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process for good."""
+        with self._lock:
+            self.stopped = True
+            self._end()
+
+    def _end(self) -> None:
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):

@@ -75,4 +75,7 @@ def main() -> None:
             answer = Answer(compiled.object, compiled.scratch_bytes)
         except Exception as error:  # TVM raises bare Exception subclasses of many kinds
             answer = Answer(error=f"{type(error).__name__}: {error}")
-        send(answers, answer)
+        try:
+            send(answers, answer)
+        except BrokenPipeError:
+            return
