@@ -4,7 +4,8 @@
     y = Where(c, a, b), c all true                      =>   y = a     (b where c is all false)
 
 *Needs* a constant condition; for Where, a chosen side of the result's static shape. A graph output
-keeps its name, so it must not become a graph input or constant.
+keeps its name, so it must not become a graph input or constant. Range reads a tensor of one element
+only while its rank is hidden by the If.
 
 *Numerics*: exact.
 """
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
+
+import onnx_graphsurgeon as gs
 
 from edgec.graph import Graph
 from edgec.rewrite import Numerics, Rewrite, Skip
@@ -30,14 +33,16 @@ class EliminateConstantConditions(Rewrite):
         if not isinstance(condition, Constant):
             raise Skip("the condition is not constant")
         if node.op == "If":
-            _inline(node, graph, "then_branch" if condition.values.all() else "else_branch")
+            branch = "then_branch" if condition.values.all() else "else_branch"
+            _inline(node, graph, node.attrs[branch])
         else:
             _choose(node, graph, condition)
 
 
-def _inline(node: Node, graph: Graph, branch: str) -> None:
-    body = node.attrs[branch]
+def _inline(node: Node, graph: Graph, body: gs.Graph) -> None:
     for i, (old, new) in enumerate(zip(node.outputs, body.outputs, strict=True)):
+        if new.shape and any(reader.op == "Range" for reader in graph.consumers(old)):
+            raise Skip("Range needs a scalar, which the branch does not give")
         if not graph.is_output(old):
             continue
         maker = graph.producer(new)
