@@ -66,12 +66,20 @@ class Context:
     """The state of one conversion. Entries use it to read their node and to emit expressions.
 
     `block` is the number of channels in a block of an image (see `edgec.lower.blocked`), 0 for
-    none.
+    none. `open_ended` names the tensors whose extent a run may decide; `extents` has the axis and
+    the count, int64 [1], of those where it does (see `edgec.lower.extent`).
     """
 
-    def __init__(self, builder: relax.BlockBuilder, block: int = 0) -> None:
+    def __init__(
+        self,
+        builder: relax.BlockBuilder,
+        block: int = 0,
+        open_ended: frozenset[str] = frozenset(),
+    ) -> None:
         self.builder = builder
         self.block = block
+        self.extents: dict[str, tuple[int, relax.Expr]] = {}
+        self._open_ended = open_ended
         self.values: dict[str, np.ndarray] = {}
         self.exprs: dict[str, relax.Expr] = {}
         self.origin: dict[str, str] = {}
@@ -106,7 +114,8 @@ class Context:
         name = node.inputs[index].name
         expr = self.exprs.get(name)
         if name not in self.values and isinstance(expr, Constant):
-            return expr.value.numpy()
+            value: np.ndarray = expr.value.numpy()
+            return value
         return self.values.get(name)
 
     def required(self, node: gs.Node, index: int, what: str) -> np.ndarray:
@@ -128,6 +137,17 @@ class Context:
         if shape is None or not all(isinstance(n, int | np.integer) for n in shape):
             raise Refused("the output's shape depends on values known at run time only")
         return tuple(int(n) for n in shape)
+
+    def open_ended(self, node: gs.Node) -> bool:
+        """Whether a run may decide an extent of the node's first output."""
+        return node.outputs[0].name in self._open_ended
+
+    def with_extent(
+        self, node: gs.Node, expr: relax.Expr, axis: int, count: relax.Expr
+    ) -> relax.Expr:
+        """`expr`, the node's first output, with `count` as its extent along `axis`."""
+        self.extents[node.outputs[0].name] = axis, count
+        return expr
 
     def const(self, value: Any, dtype: str | None = None) -> Constant:
         """A tensor constant of the array's own dtype, or of `dtype`.

@@ -16,6 +16,9 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
+Expansion = Callable[[Any, int], Any]
+"""Takes an expression and its number of lanes."""
+
 _LOG2_E = 1.44269504
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 _EXP = (
@@ -60,72 +63,80 @@ _ERF_BELOW = (
 
 
 def expand_math(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """`function` with every exp, tanh and erf of a float32 written out."""
+    """`function` with every exp, tanh and erf of float32 written out, scalars and vectors.
+
+    Comes after loops are vectorised: TVM does not vectorise the `Let` these are made of.
+    """
 
     def expand(call: tvm.ir.Call) -> Any:
         name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
-        if name in _EXPANSIONS and str(call.ty.dtype) == "float32":
-            return _EXPANSIONS[name](call.args[0])
-        return call
+        if name not in _EXPANSIONS:
+            return call
+        dtype, _, lanes = str(call.ty.dtype).partition("x")
+        return _EXPANSIONS[name](call.args[0], int(lanes or 1)) if dtype == "float32" else call
 
     return tvm_ffi.structural_map(function, (tvm.ir.Call, expand))
 
 
-def _exp(x: Any) -> Any:
+def _exp(x: Any, lanes: int) -> Any:
     """2 ** n * exp(r) with x = n ln 2 + r, scaled in two steps to reach every exponent."""
-    clamped, whole = tirx.Var("x", "float32"), tirx.Var("n", "float32")
-    r = clamped - whole * _f(_LN2_HIGH) - whole * _f(_LN2_LOW)
-    remainder, exponent = tirx.Var("r", "float32"), tirx.Var("e", "int32")
-    y = _polynomial(_EXP, remainder) * (remainder * remainder) + remainder + _f(1)
-    half = tirx.Var("h", "int32")
-    scaled = y * _power_of_two(half) * _power_of_two(exponent - half)
-    body = tirx.Let(half, tirx.shift_right(exponent, tirx.IntImm("int32", 1)), scaled)
-    body = tirx.Let(exponent, tirx.Cast("int32", whole), body)
-    body = tirx.Let(remainder, r, body)
-    body = tirx.Let(whole, tirx.nearbyint(clamped * _f(_LOG2_E)), body)
-    return tirx.Let(clamped, _clamp(x, -104.0, 89.0), body)
+    clamped, whole, remainder = (_variable(name, "float32", lanes) for name in ("x", "n", "r"))
+    exponent, half = (_variable(name, "int32", lanes) for name in ("e", "h"))
+
+    def f(value: float) -> Any:
+        return _constant("float32", value, lanes)
+
+    def power_of_two(n: Any) -> Any:
+        bits = tirx.shift_left(n + _constant("int32", 127, lanes), _constant("int32", 23, lanes))
+        return tirx.reinterpret(str(remainder.ty.dtype), bits)
+
+    y = _polynomial(_EXP, remainder, lanes) * (remainder * remainder) + remainder + f(1)
+    value = y * power_of_two(half) * power_of_two(exponent - half)
+    value = tirx.Let(half, tirx.shift_right(exponent, _constant("int32", 1, lanes)), value)
+    value = tirx.Let(exponent, tirx.Cast(str(exponent.ty.dtype), whole), value)
+    reduced = clamped - whole * f(_LN2_HIGH) - whole * f(_LN2_LOW)
+    value = tirx.Let(remainder, reduced, value)
+    value = tirx.Let(whole, tirx.nearbyint(clamped * f(_LOG2_E)), value)
+    return tirx.Let(clamped, _clamp(x, -104.0, 89.0, lanes), value)
 
 
-def _power_of_two(n: Any) -> Any:
-    """2 ** n for -126 <= n <= 127, from the bits of a float32."""
-    bits = tirx.shift_left(n + tirx.IntImm("int32", 127), tirx.IntImm("int32", 23))
-    return tirx.reinterpret("float32", bits)
-
-
-def _rational(
-    above: tuple[float, ...], below: tuple[float, ...], limit: float
-) -> Callable[..., Any]:
+def _rational(above: tuple[float, ...], below: tuple[float, ...], limit: float) -> Expansion:
     """x P(x^2) / Q(x^2), constant beyond `limit`."""
 
-    def expansion(x: Any) -> Any:
-        clamped, square = tirx.Var("x", "float32"), tirx.Var("s", "float32")
-        value = clamped * _polynomial(above, square) / _polynomial(below, square)
-        return tirx.Let(
-            clamped, _clamp(x, -limit, limit), tirx.Let(square, clamped * clamped, value)
-        )
+    def expansion(x: Any, lanes: int) -> Any:
+        clamped, square = (_variable(name, "float32", lanes) for name in ("x", "s"))
+        value = clamped * _polynomial(above, square, lanes) / _polynomial(below, square, lanes)
+        value = tirx.Let(square, clamped * clamped, value)
+        return tirx.Let(clamped, _clamp(x, -limit, limit, lanes), value)
 
     return expansion
 
 
-def _polynomial(coefficients: tuple[float, ...], x: Any) -> Any:
+def _polynomial(coefficients: tuple[float, ...], x: Any, lanes: int) -> Any:
     """Horner's scheme, the highest coefficient first."""
-    value = _f(coefficients[0])
+    value = _constant("float32", coefficients[0], lanes)
     for coefficient in coefficients[1:]:
-        value = value * x + _f(coefficient)
+        value = value * x + _constant("float32", coefficient, lanes)
     return value
 
 
-def _clamp(x: Any, low: float, high: float) -> Any:
+def _clamp(x: Any, low: float, high: float, lanes: int) -> Any:
     """`x` within bounds; NaN is in neither comparison and passes."""
-    raised = tirx.Select(x < _f(low), _f(low), x)
-    return tirx.Select(x > _f(high), _f(high), raised)
+    least, most = (_constant("float32", bound, lanes) for bound in (low, high))
+    raised = tirx.Select(x < least, least, x)
+    return tirx.Select(x > most, most, raised)
 
 
-def _f(value: float) -> Any:
-    return tirx.FloatImm("float32", value)
+def _variable(name: str, dtype: str, lanes: int) -> Any:
+    return tirx.Var(name, dtype if lanes == 1 else f"{dtype}x{lanes}")
 
 
-_EXPANSIONS: dict[str, Callable[[Any], Any]] = {
+def _constant(dtype: str, value: float, lanes: int) -> Any:
+    scalar = tirx.IntImm(dtype, value) if dtype == "int32" else tirx.FloatImm(dtype, value)
+    return scalar if lanes == 1 else tirx.Broadcast(scalar, lanes)
+
+
+_EXPANSIONS: dict[str, Expansion] = {
     "tirx.exp": _exp,
     "tirx.tanh": _rational(_TANH_ABOVE, _TANH_BELOW, 7.90531),
     "tirx.erf": _rational(_ERF_ABOVE, _ERF_BELOW, 4.0),

@@ -77,8 +77,8 @@ def lower(function: tirx.PrimFunc, symbol: str, target: Target, overwrites: bool
     function = function.with_attr("global_symbol", symbol)
     function = function.with_attr("target", llvm.with_host(llvm))
     function = function.with_attr("tirx.noalias", not overwrites)
-    module = _LOOPS_TO_FLAT(IRModule({symbol: expand_math(function)}))
-    module = IRModule({symbol: _with_c_signature(module[symbol])})
+    module = _LOOPS_TO_FLAT(IRModule({symbol: function}))
+    module = IRModule({symbol: _with_c_signature(expand_math(module[symbol]))})
     module = _FLAT_TO_LLVM(module)
     return IRModule({symbol: _returning_zero(module[symbol])})
 

@@ -17,23 +17,33 @@ from edgec.targets.cpu.conv2d import schedule_conv2d
 from edgec.targets.cpu.elementwise import schedule_elementwise
 from edgec.targets.cpu.matmul import schedule_matmul
 from edgec.targets.cpu.reduction import schedule_reduction
+from edgec.targets.cpu.rows import schedule_rows
 
 Rule = Callable[[s_tir.Schedule, Target], bool]
 
 RULES: tuple[Rule, ...] = (
     schedule_conv2d,
     schedule_matmul,
+    schedule_rows,
     schedule_reduction,
     schedule_elementwise,
 )
 
 
-def schedule(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
+def schedule(function: tirx.PrimFunc, target: Target, *, strict: bool = False) -> tirx.PrimFunc:
     """`function` with its loops arranged for `target`; the result computes the same values, sums in
-    a different order apart."""
-    work = s_tir.Schedule(function)
-    inline_cheap_producers(work)
+    a different order apart.
+
+    A rule that TVM refuses halfway is passed over: a slower kernel beats none. With `strict` its
+    `ScheduleError` is raised.
+    """
     for rule in RULES:
-        if rule(work, target):
-            break
-    return work.mod["main"]
+        work = s_tir.Schedule(function)
+        try:
+            inline_cheap_producers(work)
+            if rule(work, target):
+                return work.mod["main"]
+        except s_tir.ScheduleError:
+            if strict:
+                raise
+    return function

@@ -28,9 +28,9 @@ def schedule_elementwise(schedule: s_tir.Schedule, target: Target) -> bool:
 def vectorise_and_share(schedule: s_tir.Schedule, block: SBlockRV, target: Target) -> None:
     """Arrange the loops of a spatial `block` that stands directly below the root."""
     loops = schedule.get_loops(block)
-    if not loops:
-        return
     total = math.prod(extent(schedule, loop) for loop in loops)
+    if not loops or total == 0:
+        return
     lanes = target.vector_bits // 32
     if _contiguous(schedule, block):
         loops = [schedule.fuse(*loops)] if len(loops) > 1 else loops

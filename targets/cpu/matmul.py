@@ -54,7 +54,8 @@ def schedule_matmul(schedule: s_tir.Schedule, target: Target) -> bool:
     names = [schedule.get(block).name_hint for block in blocks]
     position = names.index(schedule.get(product).name_hint)
     after = blocks[position + 1 :]
-    if len(after) > 1 or iter_types(schedule, product)[-1] == 0:
+    kinds, sizes = iter_types(schedule, product), extents(schedule, product)
+    if len(after) > 1 or kinds[-1] == 0 or len(kinds) < 2 or 0 in sizes:
         return False
     if after and extents(schedule, after[0]) != extents(schedule, product)[:-1]:
         return False

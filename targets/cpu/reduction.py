@@ -18,6 +18,7 @@ from tvm.s_tir.schedule import SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import (
+    SPATIAL,
     compute_blocks,
     extent,
     extents,
@@ -37,8 +38,11 @@ _STACK_LIMIT = 1024
 
 
 def schedule_reduction(schedule: s_tir.Schedule, target: Target) -> bool:
-    """Take kernels with exactly one reduction, at most one block behind it and any number
-    before."""
+    """Take kernels with exactly one reduction, at most one block behind it and any number before.
+
+    A reduction of several values at once (the index of a maximum) is left alone: its updates must
+    not be spread over lanes.
+    """
     blocks = compute_blocks(schedule)
     reductions = [block for block in blocks if not is_spatial(schedule, block)]
     if len(reductions) != 1:
@@ -50,11 +54,15 @@ def schedule_reduction(schedule: s_tir.Schedule, target: Target) -> bool:
     tail = blocks[position + 1 :]
     if len(tail) > 1 or iter_types(schedule, reduction) != sorted(iter_types(schedule, reduction)):
         return False
-    if not any(size > 1 for size in extents(schedule, reduction)):
+    if len(schedule.get(reduction).writes) > 1:
+        return False
+    if 0 in extents(schedule, reduction) or max(extents(schedule, reduction)) < 2:
+        return False
+    if all(kind != SPATIAL for kind in iter_types(schedule, reduction)):
+        return False
+    if tail and math.prod(extents(schedule, tail[0])) != _spatial_size(schedule, reduction):
         return False
     output = tail[0] if tail else schedule.cache_write(reduction, 0, "global")
-    if math.prod(extents(schedule, output)) != _spatial_size(schedule, reduction):
-        return False
     for block in blocks[:position]:
         vectorise_and_share(schedule, block, target)
     _tile(schedule, reduction, output, target)
