@@ -40,13 +40,13 @@ class EliminateConstantConditions(Rewrite):
 
 
 def _inline(node: Node, graph: Graph, body: gs.Graph) -> None:
+    made = {tensor for inner in body.nodes for tensor in inner.outputs}
     for i, (old, new) in enumerate(zip(node.outputs, body.outputs, strict=True)):
         if new.shape and any(reader.op == "Range" for reader in graph.consumers(old)):
             raise Skip("Range needs a scalar, which the branch does not give")
         if not graph.is_output(old):
             continue
-        maker = graph.producer(new)
-        if maker is None or maker.owner is not body:
+        if new not in made:
             raise Skip("a graph output would come from outside the branch")
         if new in body.outputs[:i]:
             raise Skip("a branch gives the same tensor twice")
