@@ -4,8 +4,8 @@ Floats agree where abs(a - b) <= 1e-4 abs(b) + 1e-5 max abs(b). The maximum is t
 the channel axis, not over the whole output, so that a quiet channel is not hidden by a loud one.
 NaN and infinities must stand in the same places. A deep model can amplify the rounding of its
 sums beyond that; what ONNX Runtime's own optimisations do to its result is the measure
-(`OWN_RATIO`). Everything else is compared exactly, apart from elements that `edgec.choices`
-justifies.
+(`OWN_RATIO`). Where its functions are not as exact as that, `edgec.floors` knows. Everything else
+is compared exactly, apart from elements that `edgec.choices` justifies.
 """
 
 from __future__ import annotations
@@ -139,11 +139,13 @@ def compare(
     ort: Mapping[str, Array] | None = None,
     justify: Mapping[str, Justify] | None = None,
     channel_axes: Mapping[str, int] | None = None,
+    floors: Mapping[str, float] | None = None,
 ) -> list[TensorReport]:
     """A report for every output of `expected`, in order, and one for each that is not in it.
 
     `ort` holds ONNX Runtime's own optimised outputs, `justify` the rules of outputs that compare
-    floats to choose integers, `channel_axes` the channel axis of outputs where the usual is wrong.
+    floats to choose integers, `channel_axes` the channel axis of outputs where the usual is wrong,
+    `floors` the least tolerance of outputs whose values are less exact than their size suggests.
     """
     reports = []
     for name, wanted in expected.items():
@@ -153,12 +155,13 @@ def compare(
             continue
         axis = (channel_axes or {}).get(name)
         rule = (justify or {}).get(name)
+        floor = (floors or {}).get(name, 0.0)
         own = None
         if ort is not None and _inexact(wanted.dtype):
-            own = compare_tensor(name, wanted, ort[name], channel_axis=axis).error
+            own = compare_tensor(name, wanted, ort[name], channel_axis=axis, floor=floor).error
         limit = min(max(1.0, OWN_RATIO * (own or 0.0)), MOST_TOLERANCES)
         report = compare_tensor(
-            name, wanted, actual[name], justify=rule, channel_axis=axis, limit=limit
+            name, wanted, actual[name], justify=rule, channel_axis=axis, limit=limit, floor=floor
         )
         reports.append(replace(report, ort_error=own))
     for name in actual.keys() - expected.keys():
@@ -176,8 +179,12 @@ def compare_tensor(
     justify: Justify | None = None,
     channel_axis: int | None = None,
     limit: float = 1.0,
+    floor: float = 0.0,
 ) -> TensorReport:
-    """Compare one output of one sample; errors up to `limit` tolerances are no fault."""
+    """Compare one output of one sample; errors up to `limit` tolerances are no fault.
+
+    No tolerance is less than `floor`.
+    """
     report = TensorReport(name, expected.dtype.name, expected.shape, expected.size)
     for what, wanted, given in (
         ("dtype", expected.dtype, actual.dtype),
@@ -188,7 +195,7 @@ def compare_tensor(
             return replace(report, fault=fault, wrong=expected.size, error=math.inf)
     if expected.size == 0:
         return report
-    error, difference = _errors(expected, actual, channel_axis)
+    error, difference = _errors(expected, actual, channel_axis, floor)
     different = error > limit
     ties = np.zeros_like(different)
     if justify is not None and different.any():
@@ -212,7 +219,9 @@ def compare_tensor(
     )
 
 
-def _errors(expected: Array, actual: Array, channel_axis: int | None) -> tuple[Array, Array]:
+def _errors(
+    expected: Array, actual: Array, channel_axis: int | None, floor: float
+) -> tuple[Array, Array]:
     """(error in units of the tolerance, absolute difference where both are finite)."""
     if not _inexact(expected.dtype):
         different = expected != actual
@@ -222,7 +231,7 @@ def _errors(expected: Array, actual: Array, channel_axis: int | None) -> tuple[A
     finite = np.isfinite(wanted) & np.isfinite(given)
     same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))
     difference = np.abs(np.where(finite, given, 0) - np.where(finite, wanted, 0))
-    allowed = tolerance(expected, channel_axis)
+    allowed = np.maximum(tolerance(expected, channel_axis), floor)
     error = np.full(expected.shape, math.inf)
     np.divide(difference, allowed, out=error, where=finite & (allowed > 0))
     return np.where(same, 0.0, error), difference

@@ -83,9 +83,9 @@ def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], frozense
             last[buffer] = index
         for buffer in reads(step) & arena:
             last[buffer] = index
-    for state in program.states:
-        if state.output in arena:
-            last[state.output] = len(steps)
+    kept = (*(s.output for s in program.states), *(e.count for e in program.extents))
+    for buffer in arena.intersection(kept):
+        last[buffer] = len(steps)
 
     leader = {buffer: buffer for buffer in first}
     in_place: set[str] = set()

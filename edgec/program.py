@@ -32,7 +32,10 @@ def dtype_of(name: str) -> np.dtype[np.generic]:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of the model: ONNX name, element type, static shape."""
+    """An input or output of the model: ONNX name, element type, shape.
+
+    Where a run decides an extent of an output, its shape is the largest there can be.
+    """
 
     name: str
     dtype: str
@@ -111,6 +114,18 @@ class State:
     output: int
 
 
+@dataclass(frozen=True)
+class Extent:
+    """An extent that a run decides: int64 [1] in buffer `count`, of output `output` along `axis`.
+
+    The data of such an output are dense at the beginning of its buffer.
+    """
+
+    output: str
+    axis: int
+    count: int
+
+
 @dataclass
 class Program:
     """Everything a module does, in order.
@@ -125,6 +140,7 @@ class Program:
     weights: list[np.ndarray] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
+    extents: list[Extent] = field(default_factory=list)
 
     def calls(self) -> Iterator[Call]:
         """Every kernel call, those inside repeats and selects included, in order."""

@@ -24,7 +24,7 @@ from edgec.emit.golden import golden_inputs, pack_golden, tolerances
 from edgec.emit.linkable import link_runner
 from edgec.emit.toolchain import Toolchain
 from edgec.errors import VerifyError
-from edgec.program import Tensor
+from edgec.program import Extent, Tensor
 from edgec.runtime.load import load
 from edgec.targets import Target, runs_here
 from edgec.verify import Reference, verify
@@ -53,9 +53,9 @@ class Golden:
         """What each output may differ by."""
         return tolerances(self.outputs, self.expected)
 
-    def pack(self) -> bytes:
-        """As a member of the artifact."""
-        return pack_golden(self.inputs, self.outputs, self.sample, self.expected)
+    def pack(self, extents: Sequence[Extent]) -> bytes:
+        """As a member of the artifact; `extents` are those that a run decides."""
+        return pack_golden(self.inputs, self.outputs, self.sample, self.expected, extents)
 
 
 def start_golden(

@@ -63,7 +63,7 @@ class Workshop:
         kernels = [build.kernels[name] for name in used]
         weights = pack_weights(program.weights)
         symbols = {name: symbol_of(function) for name, function in functions.items()}
-        packed = proof.pack()
+        packed = proof.pack(program.extents)
         scratch = max((kernel.scratch_bytes for kernel in kernels), default=0)
         linkable = Linkable(
             name=program.name,

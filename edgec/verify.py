@@ -23,6 +23,7 @@ from edgec.compare import Justify, TensorReport, compare
 from edgec.data import Sample, TensorLike, index_limits, open_data
 from edgec.errors import DataError, ModelError, VerifyError
 from edgec.external import load_external
+from edgec.floors import find_floors
 from edgec.peers import EngineError, EngineProcess
 from edgec.program import Tensor
 from edgec.report import table
@@ -118,6 +119,7 @@ class Reference:
     def __init__(self, model: onnx.ModelProto | str | os.PathLike[str]) -> None:
         self.model = read_model(model)
         self.choices = find_choices(self.model)
+        self.floors = find_floors(self.model)
         self._stack = ExitStack()
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-"))
         self._paths = {False: Path(folder) / "probed.onnx", True: Path(folder) / "model.onnx"}
@@ -267,7 +269,14 @@ def verify(
             state = {tensor.name: expected[output] for tensor, output in states}
             hidden = {output for _, output in states} - actual.keys()
             visible = {key: value for key, value in expected.items() if key not in hidden}
-            found = compare(visible, actual, ort=own, justify=rules, channel_axes=channel_axes)
+            found = compare(
+                visible,
+                actual,
+                ort=own,
+                justify=rules,
+                channel_axes=channel_axes,
+                floors=oracle.floors,
+            )
             report.samples += 1
             report.tensors = _merged(report.tensors, found)
             if failed is None and not all(tensor.ok for tensor in found):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.plan import Plan, plan
-from edgec.program import ALIGNMENT, Buffer, Call, Program, State, Tensor, aligned
+from edgec.program import ALIGNMENT, Buffer, Call, Extent, Program, State, Tensor, aligned
 
 
 def program(sizes: dict[str, int], calls: list[tuple[str, list[str], list[str]]]) -> Program:
@@ -115,6 +115,16 @@ def test_the_next_state_lives_until_the_end() -> None:
     given.states.append(State(Tensor("h", "float32", (16,)), "next", 2))
     planned = plan(given)
     assert planned.offsets[2] != planned.offsets[3]
+
+
+def test_the_count_of_an_output_lives_until_the_end() -> None:
+    given = program(
+        {"in": 64, "count": 8, "b": 64, "out": 64},
+        [("sift", ["in"], ["out", "count"]), ("k", ["in"], ["b"]), ("k", ["b"], ["out"])],
+    )
+    given.extents.append(Extent("out", 0, 1))
+    planned = plan(given)
+    assert planned.offsets[1] != planned.offsets[2]
 
 
 @settings(max_examples=150, deadline=None)

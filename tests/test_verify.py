@@ -17,6 +17,7 @@ from edgec.arrays import load_npz
 from edgec.choices import find_choices
 from edgec.compare import TensorReport, compare, compare_tensor, tolerance
 from edgec.errors import ModelError, VerifyError
+from edgec.floors import find_floors
 from edgec.peers import EngineError
 from edgec.program import Tensor
 from edgec.verify import Mismatch, Reference, VerifyReport, reference, verify
@@ -209,6 +210,23 @@ def test_one_rounding_beside_an_exact_onnx_runtime_is_no_warning() -> None:
     (report,) = compare({"y": expected}, {"y": np.nextafter(expected, 2)}, ort={"y": expected})
     assert report.ok
     assert not report.warning
+
+
+def test_a_sigmoid_near_zero_is_as_exact_as_onnx_runtime_makes_it() -> None:
+    model = model_of("(float[1, 4, 99] x) => (float[1, 4, 99] y, float[1, 4, 99] z) "
+                     "{ s = Sigmoid(x) y = Identity(s) z = Relu(s) }")  # fmt: skip
+    assert list(find_floors(model)) == ["y"]
+    floor = find_floors(model)["y"]
+    wanted = np.full((1, 4, 99), 1e-6, np.float32)
+    for error, ok in ((0.9 * floor, True), (1.2 * floor, False)):
+        actual = wanted + np.float32(error)
+        assert not compare({"y": wanted}, {"y": actual})[0].ok
+        assert compare({"y": wanted}, {"y": actual}, floors={"y": floor})[0].ok == ok
+
+
+def test_floors_are_found_in_parts_of_an_output() -> None:
+    model = model_of("(float[2] x) => (float[4] y) { s = Sigmoid(x) y = Concat<axis=0>(x, s) }")
+    assert list(find_floors(model)) == ["y"]
 
 
 def test_merged_reports_keep_the_worst() -> None:

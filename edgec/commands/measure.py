@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ def run(args: argparse.Namespace, display: Display) -> int:
             return 0
         data = _data(module, args, display, count=args.samples)
         results = [module.run(sample) for sample in data]
-    stacked = {name: np.stack([result[name] for result in results]) for name in results[0]}
+    outputs = {name: [result[name] for result in results] for name in results[0]}
     if args.output is not None:
-        _write(args.output, stacked)
-    facts = [_describe(name, values) for name, values in stacked.items()]
+        _write(args.output, outputs)
+    facts = [_describe(name, values) for name, values in outputs.items()]
     header = ("output", "type", "min", "max", "mean", "first values")
     display.result(
         {"samples": len(results), "outputs": facts}, table(header, [_row(each) for each in facts])
@@ -97,21 +97,23 @@ def _data(module: Module, args: argparse.Namespace, display: Display, count: int
     )
 
 
-def _describe(name: str, values: Array) -> dict[str, Any]:
-    """Type, range and first values of an output, samples stacked on axis 0."""
-    numbers = values.astype(np.float64).ravel()
+def _describe(name: str, values: Sequence[Array]) -> dict[str, Any]:
+    """Type, range and first values of an output over all samples."""
+    numbers = np.concatenate([value.astype(np.float64).ravel() for value in values])
     summary = {
         key: float(reduce(numbers)) if numbers.size else None
         for key, reduce in (("min", np.min), ("max", np.max), ("mean", np.mean))
     }
-    shape = list(values.shape[1:])
+    extents = zip(*(value.shape for value in values), strict=True)
+    shape = [same[0] if len(set(same)) == 1 else None for same in extents]
     first = [float(value) for value in numbers[:4]]
-    return {"name": name, "dtype": str(values.dtype), "shape": shape, **summary, "first": first}
+    return {"name": name, "dtype": str(values[0].dtype), "shape": shape, **summary, "first": first}
 
 
 def _row(facts: Mapping[str, Any]) -> tuple[str, ...]:
     """What `_describe` found, as a row of the table."""
-    kind = f"{facts['dtype']}[{','.join(map(str, facts['shape']))}]"
+    shape = ",".join("*" if extent is None else str(extent) for extent in facts["shape"])
+    kind = f"{facts['dtype']}[{shape}]"
     numbers = [facts[key] for key in ("min", "max", "mean")]
     return (
         facts["name"],
@@ -121,12 +123,19 @@ def _row(facts: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _write(folder: Path, outputs: dict[str, Any]) -> None:
-    """One .npy per output, samples on axis 0; names in a model never choose a path."""
+def _write(folder: Path, outputs: Mapping[str, Sequence[Array]]) -> None:
+    """NAME.npy per output, samples on axis 0; NAME.0.npy and so on where their shapes differ.
+
+    Names in a model never choose a path.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, values in outputs.items():
             safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-            np.save(folder / f"{safe}.npy", values, allow_pickle=False)
+            if len({value.shape for value in values}) == 1:
+                np.save(folder / f"{safe}.npy", np.stack(values), allow_pickle=False)
+                continue
+            for index, value in enumerate(values):
+                np.save(folder / f"{safe}.{index}.npy", value, allow_pickle=False)
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror}", where=str(folder)) from error

@@ -17,7 +17,7 @@ from edgec.emit.linkable import Linkable
 from edgec.emit.toolchain import RUNTIME, c_name
 from edgec.errors import ArtifactError
 from edgec.plan import Plan
-from edgec.program import Call, Repeat, Step, Tensor
+from edgec.program import Call, Extent, Repeat, Step, Tensor
 from edgec.runtime.load import read_manifest, read_member
 from edgec.targets import Target, resolve
 
@@ -122,7 +122,7 @@ def _variant(name: str, variant: Variant, verified: str) -> dict[str, Any]:
         "weights_bytes": len(variant.linkable.weights),
         "golden": f"golden/{variant.id}.bin",
         "inputs": [_tensor(tensor) for tensor in program.inputs],
-        "outputs": [_tensor(tensor) for tensor in program.outputs],
+        "outputs": [_output(tensor, program.extents) for tensor in program.outputs],
         "states": [
             {"input": _tensor(state.input), "output": state.output_name} for state in program.states
         ],
@@ -141,6 +141,12 @@ def _variant(name: str, variant: Variant, verified: str) -> dict[str, Any]:
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+def _output(tensor: Tensor, extents: Sequence[Extent]) -> dict[str, Any]:
+    """With "dynamic" where a run decides the extent along an axis; "shape" has the largest then."""
+    decided = {e.output: {"dynamic": {"axis": e.axis}} for e in extents}
+    return _tensor(tensor) | decided.get(tensor.name, {})
 
 
 def _step(step: Step) -> dict[str, Any]:

@@ -68,4 +68,8 @@ def _nodes(step: Mapping[str, Any]) -> str:
 
 
 def _tensor(tensor: Mapping[str, Any]) -> str:
-    return f"{tensor['name']} {tensor['dtype']}[{', '.join(map(str, tensor['shape']))}]"
+    shape = [str(extent) for extent in tensor["shape"]]
+    if "dynamic" in tensor:
+        axis = tensor["dynamic"]["axis"]
+        shape[axis] = f"0..{shape[axis]}"
+    return f"{tensor['name']} {tensor['dtype']}[{', '.join(shape)}]"

@@ -113,6 +113,7 @@ def program_c(
         "outputs": ("edgec_tensor", _tensor_rows("outputs", program.outputs)),
         "tolerances": ("edgec_tolerance", [f"{t.rtol!r}, {t.atol!r}" for t in tolerances]),
         "states": ("edgec_state", tables.state_rows()),
+        "extents": ("edgec_extent", tables.extent_rows()),
         "kernels": ("edgec_kernel", [f"s{i}, {_string(name)}" for i, name in enumerate(used)]),
         "args": ("edgec_arg", tables.args),
         "steps": ("edgec_step", tables.steps),
@@ -132,6 +133,7 @@ def program_c(
         f"  .arena_bytes = {plan.arena_bytes}, .scratch_bytes = {scratch_bytes},\n"
         f"{fields}"
         f"  .arg_count = {len(tables.args)}, .step_count = {len(tables.steps)},\n"
+        f"  .extent_count = {len(program.extents)},\n"
         "};\n"
         f"EDGEC_EXPORT_MODEL({c_name(program.name)}, program)\n",
     ]
@@ -178,6 +180,14 @@ class _Tables:
         return [
             f"{state.input.nbytes}, {{{self._arg(state.output, {})}}}"
             for state in self.plan.program.states
+        ]
+
+    def extent_rows(self) -> list[str]:
+        program = self.plan.program
+        index = {tensor.name: i for i, tensor in enumerate(program.outputs)}
+        return [
+            f"{index[extent.output]}, {extent.axis}, {{{self._arg(extent.count, {})}}}"
+            for extent in program.extents
         ]
 
     def _arg(self, number: int, strides: Mapping[int, int]) -> str:

@@ -1,8 +1,9 @@
 """Golden data: inputs and the outputs that a board must reproduce.
 
 Of each input only a head is stored and repeated to fill the tensor, so that golden data stays small
-however large the input: `np.resize(head, shape)`. Outputs are stored whole. Every tensor starts at
-a multiple of 64 bytes, inputs first.
+however large the input: `np.resize(head, shape)`. The extents of outputs that a run decides follow,
+where there are any, as int64, then the outputs, whole. Each of these parts starts at a multiple of
+64 bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from edgec.arrays import Array
 from edgec.emit.glue import Tolerance
-from edgec.program import Tensor, aligned
+from edgec.program import Extent, Tensor, aligned
 
 HEAD_ELEMENTS = 4093
 """Elements stored of an input, as in `EDGEC_GOLDEN_HEAD`: a prime, so that the repetition does not
@@ -36,11 +37,14 @@ def pack_golden(
     outputs: Sequence[Tensor],
     sample: Mapping[str, Array],
     expected: Mapping[str, Array],
+    extents: Sequence[Extent] = (),
 ) -> bytes:
     """The golden member of an artifact."""
     heads = [sample[tensor.name].ravel()[:HEAD_ELEMENTS] for tensor in inputs]
+    decided = [expected[extent.output].shape[extent.axis] for extent in extents]
     block = bytearray()
-    for array in (*heads, *(expected[tensor.name] for tensor in outputs)):
+    results = [expected[tensor.name] for tensor in outputs]
+    for array in (*heads, np.array(decided, np.int64), *results):
         data = np.ascontiguousarray(array).tobytes()
         block += data + bytes(aligned(len(data)) - len(data))
     return bytes(block)

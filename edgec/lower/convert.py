@@ -24,6 +24,7 @@ from edgec.lower import (
     conv,
     detection,
     elementwise,
+    extent,
     generate,
     index,
     linear,
@@ -40,6 +41,7 @@ from edgec.lower import (
 from edgec.lower.blocked import Blocked
 from edgec.lower.context import Context, Refused, Result, Shape, Unsupported, select, tensor_dtype
 from edgec.lower.expand import expand
+from edgec.lower.extent import FOLLOWERS, UNKNOWN, open_ended
 from edgec.lower.fold import evaluate
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ Entry = Callable[[Context, gs.Node, list[relax.Expr | None]], Result]
 
 TABLE: dict[str, Entry] = {
     **elementwise.ENTRIES,
+    **extent.ENTRIES,
     **activation.ENTRIES,
     **cast.ENTRIES,
     **conv.ENTRIES,
@@ -70,9 +73,12 @@ TABLE: dict[str, Entry] = {
 ORIGIN = "edgec.origin"
 """Module attribute: name of a binding's variable -> name of the ONNX node it came from."""
 
-NO_ENTRY = dict.fromkeys(
-    ("Compress", "NonZero", "Unique"), "the size of its output is known at run time only"
-) | dict.fromkeys(("GRU", "LSTM", "RNN", "Loop", "Scan"), "loops over time are not lowered")
+EXTENTS = "edgec.extents"
+"""Module attribute: (output, axis) of each extent that a run decides, in order of the counts."""
+
+NO_ENTRY = {"Unique": UNKNOWN} | dict.fromkeys(
+    ("GRU", "LSTM", "RNN", "Loop", "Scan"), "loops over time are not lowered"
+)
 """Why operators that have no entry cannot have one, where there is more to say."""
 
 MAX_EXPANSION = 32
@@ -85,8 +91,9 @@ def to_relax(graph: Graph, block: int = 0) -> tvm.IRModule:
     With `block`, images between convolutions have their channels in blocks of that many.
 
     Parameters are named and ordered as the graph's inputs, weights are constants, and the module
-    attribute `ORIGIN` maps each binding to its node. Raises LoweringError naming every node that
-    cannot be lowered.
+    attribute `ORIGIN` maps each binding to its node. Outputs with an extent that a run decides have
+    the largest shape there can be; the counts, int64 [1] each, follow the outputs, and `EXTENTS`
+    says what they are. Raises LoweringError naming every node that cannot be lowered.
     """
     module, refused = _convert(graph, block)
     if refused:
@@ -106,7 +113,7 @@ def unsupported(graph: Graph) -> list[Unsupported]:
 def _convert(graph: Graph, block: int) -> tuple[tvm.IRModule, list[Unsupported]]:
     source = graph.gs
     builder = relax.BlockBuilder()
-    ctx = Context(builder, block)
+    ctx = Context(builder, block, open_ended(source))
     walk = _Walk(ctx, int(source.opset))
     try:
         params = [_placeholder(t) for t in source.inputs]
@@ -118,9 +125,16 @@ def _convert(graph: Graph, block: int) -> tuple[tvm.IRModule, list[Unsupported]]
         with builder.dataflow():
             walk.nodes(source.nodes, None)
             outputs = [walk.output(t) for t in source.outputs]
-            result = builder.emit_output(relax.Tuple(outputs))
+            extents = [
+                (index, *ctx.extents[tensor.name])
+                for index, tensor in enumerate(source.outputs)
+                if tensor.name in ctx.extents
+            ]
+            counts = [count for *_, count in extents]
+            result = builder.emit_output(relax.Tuple([*outputs, *counts]))
         builder.emit_func_output(result)
-    return builder.finalize().with_attr(ORIGIN, ctx.origin), walk.refused
+    module = builder.finalize().with_attr(ORIGIN, ctx.origin)
+    return module.with_attr(EXTENTS, [[i, axis] for i, axis, _ in extents]), walk.refused
 
 
 def _placeholder(tensor: gs.Variable) -> relax.Var:
@@ -227,6 +241,8 @@ class _Walk:
                 raise Refused(f"its input {tensor.name!r} is not a tensor edgec can make")
         result = TABLE[node.op](ctx, node, inputs)
         self._all_read(node)
+        if node.op in FOLLOWERS and node.inputs[0].name in ctx.extents:
+            ctx.extents[node.outputs[0].name] = ctx.extents[node.inputs[0].name]
         results = result if isinstance(result, list) else [result]
         for tensor, expr in zip(node.outputs, results, strict=False):
             self._bind(tensor, expr)

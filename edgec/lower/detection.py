@@ -16,10 +16,10 @@ from edgec.lower.reduce import SUM, lowest, reducer
 
 
 def non_max_suppression(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
-    """Boxes kept per batch and class, best first; rows beyond the kept ones are -1.
+    """Boxes kept per batch and class, best first.
 
-    How many are kept is known at run time only, so the output's first dimension must be given, and
-    be large enough for all that could be.
+    How many are kept is known at run time only. Where more is computed from them, the output's
+    first dimension must be given, and be large enough for all that could be: further rows are -1.
     """
     boxes, scores, _, overlap, threshold = [*inputs, None, None, None][:5]
     batch, classes, count = ctx.shape(scores)
@@ -31,11 +31,14 @@ def non_max_suppression(ctx: Context, node: gs.Node, inputs: list[relax.Expr | N
     possible = batch * classes * max(most, 0)
     try:
         rows, _ = ctx.output_shape(node)
+        counted = False
     except Refused:
+        rows, counted = possible, True
+    if counted and not ctx.open_ended(node):
         raise Refused(
-            "how many boxes it keeps is known at run time only: take the boxes and scores before "
-            f"it as outputs instead, or declare its output as [{possible},3], filled up with -1"
-        ) from None
+            "how many boxes it keeps is known at run time only: take it, or the boxes and scores "
+            f"before it, as outputs, or declare its output as [{possible},3], filled up with -1"
+        )
     if rows < possible:
         raise Refused(f"its output has {rows} rows, but {possible} boxes could be kept")
     if rows == 0:
@@ -44,9 +47,9 @@ def non_max_suppression(ctx: Context, node: gs.Node, inputs: list[relax.Expr | N
     overlap = zero if overlap is None else ctx.reshape(overlap, ())
     least = ctx.const(np.float32(-np.inf)) if threshold is None else ctx.reshape(threshold, ())
 
-    def body(loops: Loops, box: Any, score: Any, iou: Any, bound: Any, out: Any) -> None:
+    def body(loops: Loops, box: Any, score: Any, iou: Any, bound: Any, out: Any, row: Any) -> None:
         gone = loops.array((count,), "int8")
-        best, row = loops.local("int64"), loops.local("int64")
+        best = loops.local("int64")
         top = loops.local("float32")
         with loops.over((rows, 3)) as i:
             out[i] = literal(-1, "int64")
@@ -74,9 +77,13 @@ def non_max_suppression(ctx: Context, node: gs.Node, inputs: list[relax.Expr | N
                         with loops.when(tirx.any(near, j.astype("int64") == kept)):
                             gone[j] = literal(1, "int8")
 
-    return ctx.loops(
-        "non_max_suppression", body, [boxes, scores, overlap, least], [((rows, 3), "int64")]
+    kept, number = ctx.loops(
+        "non_max_suppression",
+        body,
+        [boxes, scores, overlap, least],
+        [((rows, 3), "int64"), ((1,), "int64")],
     )
+    return ctx.with_extent(node, kept, 0, number) if counted else kept
 
 
 def _overlap(box: Any, batch: Any, a: Any, b: Any, centred: bool) -> Any:

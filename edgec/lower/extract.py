@@ -16,7 +16,7 @@ from tvm.ir import Constant
 from edgec.errors import LoweringError
 from edgec.lower.in_place import in_place_pairs
 from edgec.lower.origins import Nodes
-from edgec.program import Buffer, Call, Program, State, Tensor, dtype_of
+from edgec.program import Buffer, Call, Extent, Program, State, Tensor, dtype_of
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,17 @@ def extract(
     inputs: list[Tensor],
     outputs: list[Tensor],
     states: list[tuple[str, str]],
+    extents: list[tuple[int, int]],
     nodes: Mapping[str, Nodes],
 ) -> Lowered:
     """Read `main` of a fused module, whose parameters and results are `inputs` and `outputs`.
 
-    `states` are (output, input) names: both leave the signature and stay in the instance. `nodes`
-    has the ONNX nodes of each binding, by the name of its variable.
+    `states` are (output, input) names: both leave the signature and stay in the instance. `extents`
+    are (output, axis) of those that a run decides; main returns their counts after the outputs.
+    `nodes` has the ONNX nodes of each binding, by the name of its variable.
     """
     extraction = _Extraction(module, name, inputs, outputs, nodes)
-    extraction.run()
+    extraction.run(extents)
     extraction.bind_states(states)
     return Lowered(extraction.program, extraction.kernels)
 
@@ -62,7 +64,7 @@ class _Extraction:
         self.buffer_of: dict[relax.Var, int | tuple[int, ...]] = {}
         self.weight_of: dict[tuple[str, bytes], int] = {}
 
-    def run(self) -> None:
+    def run(self, extents: list[tuple[int, int]]) -> None:
         main = self.module["main"]
         for index, (param, tensor) in enumerate(zip(main.params, self.program.inputs, strict=True)):
             self.buffer_of[param] = self._add(Buffer(tensor.name, tensor.nbytes, "input", index))
@@ -70,7 +72,12 @@ class _Extraction:
             for binding in block.bindings:
                 self.buffer_of[binding.var] = self._value(binding.var.name, binding.value)
         results = self._buffers(main.body.body)
-        self._bind_outputs(results)
+        outputs = self.program.outputs
+        self._bind_outputs(results[: len(outputs)])
+        self.program.extents = [
+            Extent(outputs[index].name, axis, count)
+            for (index, axis), count in zip(extents, results[len(outputs) :], strict=True)
+        ]
 
     def _add(self, buffer: Buffer) -> int:
         self.program.buffers.append(buffer)
@@ -145,7 +152,10 @@ class _Extraction:
     def bind_states(self, states: list[tuple[str, str]]) -> None:
         """Turn pairs of an output and an input into state kept in the instance."""
         program = self.program
+        decided = {extent.output for extent in program.extents}
         for output_name, input_name in states:
+            if output_name in decided:
+                raise LoweringError(f"the shape of state '{output_name}' is known at run time only")
             source = next(t for t in program.inputs if t.name == input_name)
             result = next(t for t in program.outputs if t.name == output_name)
             if (source.dtype, source.shape) != (result.dtype, result.shape):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+import onnx_graphsurgeon as gs
 import tvm
 from tvm import relax
 
-from edgec.errors import LoweringError
 from edgec.graph import Graph
-from edgec.lower.convert import ORIGIN, to_relax
+from edgec.lower.convert import EXTENTS, ORIGIN, to_relax
 from edgec.lower.extract import Lowered, extract
 from edgec.lower.origins import trace
 from edgec.program import Tensor
@@ -30,19 +32,17 @@ TO_FUSED_KERNELS: tuple[tvm.transform.Pass, ...] = (
 
 
 def signature(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
-    """Inputs and outputs of a graph with static shapes.
+    """Inputs and outputs of a graph; an output with an extent that a run decides at its largest.
 
     Raises:
         LoweringError: a shape is known at run time only; names the nodes that make it so.
     """
-    for tensor in (*graph.gs.inputs, *graph.gs.outputs):
-        if not is_static(tensor):
-            to_relax(graph)
-            raise LoweringError(
-                "its shape is known at run time only", where=f"output '{tensor.name}'"
-            )
-    inputs = [_tensor(tensor) for tensor in graph.gs.inputs]
-    return inputs, [_tensor(tensor) for tensor in graph.gs.outputs]
+    if all(map(is_static, (*graph.gs.inputs, *graph.gs.outputs))):
+        shapes = [tensor.shape for tensor in graph.gs.outputs]
+    else:
+        shapes = [result.shape for result in to_relax(graph)["main"].body.body.ty.fields]
+    inputs = [_tensor(tensor, tensor.shape) for tensor in graph.gs.inputs]
+    return inputs, list(map(_tensor, graph.gs.outputs, shapes))
 
 
 def lower_graph(graph: Graph, name: str, states: list[tuple[str, str]], target: Target) -> Lowered:
@@ -55,7 +55,8 @@ def lower_graph(graph: Graph, name: str, states: list[tuple[str, str]], target: 
     inputs, outputs = signature(graph)
     separate, grouped, fused = fusion(operators)
     nodes = trace(separate, grouped, dict(operators.attrs[ORIGIN]))
-    return extract(fused, name, inputs, outputs, states, nodes)
+    extents = [(int(output), int(axis)) for output, axis in operators.attrs[EXTENTS]]
+    return extract(fused, name, inputs, outputs, states, extents, nodes)
 
 
 def fusion(operators: tvm.IRModule) -> tuple[tvm.IRModule, tvm.IRModule, tvm.IRModule]:
@@ -66,6 +67,5 @@ def fusion(operators: tvm.IRModule) -> tuple[tvm.IRModule, tvm.IRModule, tvm.IRM
         return separate, grouped, tvm.transform.Sequential(list(TO_FUSED_KERNELS))(grouped)
 
 
-def _tensor(tensor: object) -> Tensor:
-    name, dtype, shape = tensor.name, tensor.dtype, tensor.shape  # type: ignore[attr-defined]
-    return Tensor(name, np.dtype(dtype).name, tuple(int(extent) for extent in shape))
+def _tensor(tensor: gs.Tensor, shape: Iterable[int]) -> Tensor:
+    return Tensor(tensor.name, np.dtype(tensor.dtype).name, tuple(map(int, shape)))

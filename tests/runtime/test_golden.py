@@ -8,7 +8,7 @@ import numpy as np
 
 from edgec.emit.golden import HEAD_ELEMENTS, golden_inputs, pack_golden
 from edgec.emit.toolchain import RUNTIME
-from edgec.program import Tensor
+from edgec.program import Extent, Tensor
 
 LARGE = Tensor("x", "float32", (3, 5, 1000))
 SMALL = Tensor("y", "int8", (3,))
@@ -36,3 +36,16 @@ def test_layout() -> None:
     assert packed[: 4 * HEAD_ELEMENTS] == x.ravel()[:HEAD_ELEMENTS].tobytes()
     assert packed[start : start + 64] == y.tobytes() + bytes(61)
     assert packed[start + 64 :] == (-y).tobytes() + bytes(61)
+
+
+def test_extents_come_before_the_outputs() -> None:
+    packed = pack_golden(
+        [SMALL],
+        [Tensor("z", "int64", (9, 3))],
+        {"y": np.array([1, 2, 3], np.int8)},
+        {"z": np.arange(6).reshape(2, 3)},
+        [Extent("z", 0, 5)],
+    )
+    assert len(packed) == 3 * 64
+    assert packed[64:128] == np.array([2], np.int64).tobytes() + bytes(56)
+    assert packed[128:176] == np.arange(6).tobytes()
