@@ -11,6 +11,8 @@ from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_quantized_constants import FoldQuantizedConstants
 from edgec.passes.fuse_conv_bn import FuseConvBn
 from edgec.passes.merge_reshapes import MergeReshapes
+from edgec.passes.merge_scales import MergeScales
+from edgec.passes.merge_slices import MergeSlices
 from edgec.passes.merge_transposes import MergeTransposes
 from edgec.rewrite import AnyPass
 
@@ -26,6 +28,8 @@ PASSES: dict[str, type[AnyPass]] = {
         FoldQuantizedConstants,
         FuseConvBn,
         MergeReshapes,
+        MergeScales,
+        MergeSlices,
         MergeTransposes,
     )
 }
@@ -37,6 +41,7 @@ _O1: tuple[AnyPass, ...] = (
     EliminateIdentity(),
     MergeReshapes(),
     MergeTransposes(),
+    MergeSlices(),
     EliminateDuplicateConstants(),
     EliminateCommonSubexpressions(),
 )
@@ -44,6 +49,7 @@ _O1: tuple[AnyPass, ...] = (
 _O2: tuple[AnyPass, ...] = (
     *_O1,
     FoldQuantizedConstants(),
+    MergeScales(),
     FuseConvBn(),
 )
 
