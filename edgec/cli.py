@@ -78,6 +78,7 @@ def _parser() -> _Parser:
     _run(verbs.add_parser("run", help="run an artifact on data"))
     _verify(verbs.add_parser("verify", help="compare an artifact with its model"))
     _bench(verbs.add_parser("bench", help="time an artifact beside other runtimes"))
+    _profile(verbs.add_parser("profile", help="show where the time of a run goes"))
     _export(verbs.add_parser("export", help="write libraries and headers for C and C++"))
     _inspect(verbs.add_parser("inspect", help="show what a model or an artifact is"))
     _targets(verbs.add_parser("targets", help="list the targets, or describe one"))
@@ -265,6 +266,13 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="for every engine")
     parser.add_argument("--calls", type=int, default=200, metavar="N", help="counted per engine")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
+
+
+def _profile(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "measure:profile")
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--runs", type=int, default=100, metavar="N", help="that are timed")
+    _data_options(parser)
 
 
 def _export(parser: argparse.ArgumentParser) -> None:

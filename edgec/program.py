@@ -66,8 +66,9 @@ class Buffer:
 class Call:
     """One kernel call: buffer numbers in the order of the kernel's parameters, inputs then outputs.
 
-    `nodes` are the ONNX nodes it computes. `in_place` lists (input position, output position) pairs
-    that may share memory.
+    `nodes` are the ONNX nodes it computes, `macs` the multiply-accumulates of those that no other
+    call computes too. `in_place` lists (input position, output position) pairs that may share
+    memory.
     """
 
     kernel: str
@@ -75,6 +76,7 @@ class Call:
     outputs: tuple[int, ...]
     nodes: tuple[str, ...] = ()
     in_place: tuple[tuple[int, int], ...] = ()
+    macs: int = 0
 
 
 @dataclass(frozen=True)

@@ -324,6 +324,7 @@ def command_lines(digits: Path, digits_artifact: Path, tmp_path: Path) -> dict[s
         "run --selftest": ["run", digits_artifact, "--selftest"],
         "verify": ["verify", digits_artifact, "--against", digits],
         "bench": ["bench", digits_artifact, *bench],
+        "profile": ["profile", digits_artifact, "--runs", "3"],
         "export": ["export", digits_artifact, tmp_path / "out"],
         "inspect MODEL": ["inspect", digits],
         "inspect ARTIFACT": ["inspect", digits_artifact],

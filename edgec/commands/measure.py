@@ -1,4 +1,4 @@
-"""`edgec run`, `edgec verify` and `edgec bench`."""
+"""`edgec run`, `edgec verify`, `edgec bench` and `edgec profile`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edgec.bench import bench as measure
 from edgec.data import Dataset, open_data
 from edgec.display import Display
 from edgec.errors import DataError
+from edgec.profile import profile as measure_steps
 from edgec.program import Tensor
 from edgec.report import table
 from edgec.runtime.load import Module, load
@@ -82,6 +83,15 @@ def bench(args: argparse.Namespace, display: Display) -> int:
     )
     if args.plot is not None:
         report.plot(args.plot)
+    display.result(report.to_dict(), report.table())
+    return 0
+
+
+def profile(args: argparse.Namespace, display: Display) -> int:
+    """Show where the time of a run goes."""
+    with load(args.artifact) as module:
+        sample = next(iter(_data(module, args, display, count=1)))
+    report = measure_steps(args.artifact, sample, threads=args.threads, runs=args.runs)
     display.result(report.to_dict(), report.table())
     return 0
 

@@ -152,7 +152,7 @@ def _output(tensor: Tensor, extents: Sequence[Extent]) -> dict[str, Any]:
 def _step(step: Step) -> dict[str, Any]:
     match step:
         case Call():
-            return {"kernel": step.kernel, "nodes": list(step.nodes)}
+            return {"kernel": step.kernel, "nodes": list(step.nodes), "macs": step.macs}
         case Repeat():
             return {"repeat": step.times, "body": [_step(inner) for inner in step.body]}
         case _:

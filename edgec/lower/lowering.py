@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -10,10 +12,11 @@ import tvm
 from tvm import relax
 
 from edgec.graph import Graph
+from edgec.inspect import macs
 from edgec.lower.convert import EXTENTS, ORIGIN, to_relax
 from edgec.lower.extract import Lowered, extract
 from edgec.lower.origins import trace
-from edgec.program import Tensor
+from edgec.program import Call, Program, Step, Tensor
 from edgec.targets import Target
 from edgec.tensors import is_static
 
@@ -56,7 +59,21 @@ def lower_graph(graph: Graph, name: str, states: list[tuple[str, str]], target: 
     separate, grouped, fused = fusion(operators)
     nodes = trace(separate, grouped, dict(operators.attrs[ORIGIN]))
     extents = [(int(output), int(axis)) for output, axis in operators.attrs[EXTENTS]]
-    return extract(fused, name, inputs, outputs, states, extents, nodes)
+    lowered = extract(fused, name, inputs, outputs, states, extents, nodes)
+    lowered.program.steps = _with_macs(lowered.program, graph)
+    return lowered
+
+
+def _with_macs(program: Program, graph: Graph) -> list[Step]:
+    """The steps, each call with the multiply-accumulates of the nodes that it alone computes."""
+    known = {node.name or node.outputs[0].name: macs(node) or 0 for node in graph.gs.nodes}
+    calls = Counter(name for call in program.calls() for name in call.nodes)
+    return [
+        replace(step, macs=sum(known.get(n, 0) for n in step.nodes if calls[n] == 1))
+        if isinstance(step, Call)
+        else step
+        for step in program.steps
+    ]
 
 
 def fusion(operators: tvm.IRModule) -> tuple[tvm.IRModule, tvm.IRModule, tvm.IRModule]:

@@ -581,38 +581,11 @@ class Module:
             DataError: an input is missing, unknown, or has another shape or dtype.
             DeviceError: the model failed, is running in another thread, or is closed.
         """
-        bound = self._bind(inputs)
-        bound()
-        return bound.results()
-
-    def profile(self, inputs: Mapping[str, Any]) -> List[int]:
-        """Run once and return the nanoseconds that each step took, all its iterations together.
-
-        The steps are those of the variant in the manifest, each before the ones inside it; a step
-        that was skipped or only holds others has 0.
-
-        Raises:
-            ArtifactError: the manifest does not list the steps.
-            DataError, DeviceError: as `run` does.
-        """
-        bound = self._bind(inputs)
-        try:
-            facts = next(v for v in self.manifest["variants"] if v["id"] == self.variant)
-            times = (ctypes.c_uint64 * _count_steps(facts["steps"]))()
-        except (LookupError, TypeError, AttributeError):
-            raise self._archive.damaged("its manifest lists no steps") from None
-        self._check(
-            self._table.profile(
-                self._open_handle(), bound._inputs, bound._outputs, times, len(times)
-            )
-        )
-        return list(times)
-
-    def _bind(self, inputs: Mapping[str, Any]) -> Bound:
-        """Inputs, copied where they must be, and new outputs."""
         arrays = _match(self.inputs, inputs, "input")
         arrays = [np.require(array, requirements=["C", "A"]) for array in arrays]
-        return Bound(self, arrays, self._new_outputs())
+        bound = Bound(self, arrays, self._new_outputs())
+        bound()
+        return bound.results()
 
     def _new_outputs(self) -> List[np.ndarray[Any, Any]]:
         return [np.empty(t.numpy_shape, t.numpy_dtype) for t in self.outputs]
@@ -739,6 +712,27 @@ class Bound:
         status = self._run(module._handle or module._open_handle(), self._inputs, self._outputs, 0)
         if status:
             module._check(status)
+
+    def profile(self) -> List[int]:
+        """Run once and return the nanoseconds that each step took, all its iterations together.
+
+        The steps are those of the variant in the manifest, each before the ones inside it; a step
+        that was skipped or only holds others has 0.
+
+        Raises:
+            ArtifactError: the manifest does not list the steps.
+            DeviceError: as calling it does.
+        """
+        module = self._module
+        handle = module._open_handle()
+        try:
+            facts = next(v for v in module.manifest["variants"] if v["id"] == module.variant)
+            times = (ctypes.c_uint64 * _count_steps(facts["steps"]))()
+        except (LookupError, TypeError, AttributeError):
+            raise module._archive.damaged("its manifest lists no steps") from None
+        count = len(times)
+        module._check(module._table.profile(handle, self._inputs, self._outputs, times, count))
+        return list(times)
 
     def results(self) -> Dict[str, np.ndarray[Any, Any]]:
         """The output arrays by name, as views of the shape that the last run gave them."""

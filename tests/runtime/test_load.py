@@ -174,7 +174,7 @@ def test_profile(packed: Pack, tmp_path: Path) -> None:
         call,
     ]
     with load(artifact.write(tmp_path / "steps.edgec")) as module:
-        times = module.profile(inputs)
+        times = module.bind(inputs).profile()
     assert [index for index, time in enumerate(times) if not time] == [1, 2, 3, 7, 8, 11]
     assert len(times) == 14
     artifact.variant["steps"] = [call]
@@ -182,13 +182,13 @@ def test_profile(packed: Pack, tmp_path: Path) -> None:
         load(artifact.write(tmp_path / "fewer.edgec")) as module,
         pytest.raises(DataError, match="times of 1 steps asked for, the model has 14"),
     ):
-        module.profile(inputs)
+        module.bind(inputs).profile()
     del artifact.variant["steps"]
     with (
         load(artifact.write(tmp_path / "none.edgec")) as module,
         pytest.raises(ArtifactError, match="lists no steps"),
     ):
-        module.profile(inputs)
+        module.bind(inputs).profile()
 
 
 def test_selftest(packed: Pack, tmp_path: Path) -> None:
