@@ -39,6 +39,7 @@ from edgec.errors import ArtifactError, ModelError, VerifyError
 from edgec.external import all_tensors
 from edgec.graph import Graph, load
 from edgec.options import Options, check_options, chosen_passes, combinations, facts_of
+from edgec.passes import NEWER_OPSET_LEVEL
 from edgec.plan import Plan, plan
 from edgec.proof import LEVELS as PROOFS
 from edgec.proof import means_of_proof, prove, start_golden, twin_of
@@ -223,6 +224,8 @@ class Compilation:
             )
         for note in notes:
             self.note(note)
+        if self.options.level >= NEWER_OPSET_LEVEL:
+            graph.opset_limit = graph.opset
         with self.stage("optimise"):
             self.passes = optimize(
                 graph,

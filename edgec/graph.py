@@ -103,7 +103,7 @@ class Graph:
 
     `source_opset` and `source_bytes` (of constants) are those of the model that was loaded, and
     `external_data` whether its tensors lay in other files. Passes make no operator that is newer
-    than `opset_limit`: all of the internal opset, unless whoever writes the model wants it older.
+    than `opset_limit`, the source's opset unless somebody raises it.
     `gs.nodes` is in topological order except between a pass's insertions and `sweep`. Nodes and
     tensors are those of `edgec.onnx_io`; change the graph through the methods here.
     """
@@ -113,7 +113,7 @@ class Graph:
     ) -> None:
         self.gs = surgeon
         self.source_opset = source_opset
-        self.opset_limit = max(INTERNAL_OPSET, int(surgeon.opset))
+        self.opset_limit = min(source_opset, int(surgeon.opset))
         self.external_data = False
         self.trusted = trusted
         self.source_bytes = self.constant_bytes()

@@ -17,14 +17,11 @@ from edgec.errors import UsageError
 from edgec.external import save_model
 from edgec.graph import Graph, load
 from edgec.inspect import describe
-from edgec.limits import INTERNAL_OPSET
-from edgec.passes import LEVELS, PASSES
+from edgec.passes import LEVELS, NEWER_OPSET_LEVEL, PASSES
 from edgec.rewrite import AnyPass, Event, Pass, PassReport, Rewrite, Verify, parse
 from edgec.rewrite import optimize as run_passes
 
 ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
-NEWER_OPSET_LEVEL = 3
-"""The level from which a pass may make an operator that is newer than the model's opset."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,8 @@ class Pipeline:
             trusted=self.trusted,
             notes=notes,
         )
-        if self.level < NEWER_OPSET_LEVEL:
-            graph.opset_limit = min(INTERNAL_OPSET, graph.source_opset)
+        if self.level >= NEWER_OPSET_LEVEL:
+            graph.opset_limit = graph.opset
         return graph
 
 

@@ -10,6 +10,16 @@ from edgec.passes.eliminate_identity import EliminateIdentity
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_quantized_constants import FoldQuantizedConstants
 from edgec.passes.fuse_conv_bn import FuseConvBn
+from edgec.passes.fuse_gelu import FuseGelu
+from edgec.passes.fuse_hard_swish import FuseHardSwish
+from edgec.passes.fuse_l2_norm import FuseL2Norm
+from edgec.passes.fuse_layer_norm import FuseLayerNorm
+from edgec.passes.fuse_matmul_add import FuseMatmulAdd
+from edgec.passes.fuse_mish import FuseMish
+from edgec.passes.fuse_relu_clip import FuseReluClip
+from edgec.passes.fuse_rms_norm import FuseRmsNorm
+from edgec.passes.fuse_silu import FuseSilu
+from edgec.passes.fuse_softmax import FuseSoftmax
 from edgec.passes.merge_reshapes import MergeReshapes
 from edgec.passes.merge_scales import MergeScales
 from edgec.passes.merge_slices import MergeSlices
@@ -27,6 +37,16 @@ PASSES: dict[str, type[AnyPass]] = {
         FoldConstants,
         FoldQuantizedConstants,
         FuseConvBn,
+        FuseGelu,
+        FuseHardSwish,
+        FuseL2Norm,
+        FuseLayerNorm,
+        FuseMatmulAdd,
+        FuseMish,
+        FuseReluClip,
+        FuseRmsNorm,
+        FuseSilu,
+        FuseSoftmax,
         MergeReshapes,
         MergeScales,
         MergeSlices,
@@ -48,9 +68,23 @@ _O1: tuple[AnyPass, ...] = (
 
 _O2: tuple[AnyPass, ...] = (
     *_O1,
+    FuseGelu(),
+    FuseLayerNorm(),
+    FuseRmsNorm(),
+    FuseHardSwish(),
+    FuseMish(),
+    FuseSilu(),
+    FuseSoftmax(),
+    FuseReluClip(),
     FoldQuantizedConstants(),
     MergeScales(),
     FuseConvBn(),
+    FuseMatmulAdd(),
 )
 
-LEVELS: dict[int, tuple[AnyPass, ...]] = {0: (), 1: _O1, 2: _O2, 3: _O2}
+_O3: tuple[AnyPass, ...] = (*_O2, FuseL2Norm())
+
+LEVELS: dict[int, tuple[AnyPass, ...]] = {0: (), 1: _O1, 2: _O2, 3: _O3}
+
+NEWER_OPSET_LEVEL = 3
+"""From this level on a pass may make an operator that is newer than the model's opset."""
