@@ -51,7 +51,7 @@ def test_table_is_sorted_and_skips_what_did_not_run() -> None:
     )
     lines = Profile("v", 2, 7, steps, 4e-6, 5e-6).table().splitlines()
     assert lines[2].split() == f"{'long' * 11}l... 3 3.00 us 75.0 % 1.0 b, c".split()
-    assert lines[3].split() == "short 1 1.00 us 25.0 % a".split()
+    assert lines[3].split() == ["short", "1", "1.00", "us", "25.0", "%", "a"]
     assert lines[-1] == (
         "7 runs, 2 threads: the steps take 4.00 us, a plain run 5.00 us (ratio 0.80)"
     )
