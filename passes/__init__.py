@@ -9,6 +9,7 @@ from edgec.passes.eliminate_duplicate_constants import EliminateDuplicateConstan
 from edgec.passes.eliminate_identity import EliminateIdentity
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_quantized_constants import FoldQuantizedConstants
+from edgec.passes.fold_scale_into_conv import FoldScaleIntoConv
 from edgec.passes.fuse_conv_bn import FuseConvBn
 from edgec.passes.fuse_gelu import FuseGelu
 from edgec.passes.fuse_hard_swish import FuseHardSwish
@@ -16,6 +17,7 @@ from edgec.passes.fuse_l2_norm import FuseL2Norm
 from edgec.passes.fuse_layer_norm import FuseLayerNorm
 from edgec.passes.fuse_matmul_add import FuseMatmulAdd
 from edgec.passes.fuse_mish import FuseMish
+from edgec.passes.fuse_pool_flatten import FusePoolFlatten
 from edgec.passes.fuse_relu_clip import FuseReluClip
 from edgec.passes.fuse_rms_norm import FuseRmsNorm
 from edgec.passes.fuse_silu import FuseSilu
@@ -36,6 +38,7 @@ PASSES: dict[str, type[AnyPass]] = {
         EliminateIdentity,
         FoldConstants,
         FoldQuantizedConstants,
+        FoldScaleIntoConv,
         FuseConvBn,
         FuseGelu,
         FuseHardSwish,
@@ -43,6 +46,7 @@ PASSES: dict[str, type[AnyPass]] = {
         FuseLayerNorm,
         FuseMatmulAdd,
         FuseMish,
+        FusePoolFlatten,
         FuseReluClip,
         FuseRmsNorm,
         FuseSilu,
@@ -79,6 +83,8 @@ _O2: tuple[AnyPass, ...] = (
     FoldQuantizedConstants(),
     MergeScales(),
     FuseConvBn(),
+    FusePoolFlatten(),
+    FoldScaleIntoConv(),
     FuseMatmulAdd(),
 )
 

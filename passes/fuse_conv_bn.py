@@ -54,7 +54,7 @@ class FuseConvBn(Rewrite):
         factor = scale / np.sqrt(variance)
         groups = conv.attrs.get("group", 1) if conv.op == "ConvTranspose" else 1
         with np.errstate(over="ignore", invalid="ignore"):
-            new_weight = _scaled(weight, factor, conv.op, groups).astype(weight.dtype)
+            new_weight = scaled(weight, factor, conv.op, groups).astype(weight.dtype)
             new_bias = ((bias - mean) * factor + shift).astype(weight.dtype)
         if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
             raise Skip("the fused weights are not finite")
@@ -74,14 +74,16 @@ def _constant(tensor: Any) -> np.ndarray[Any, Any]:
     return tensor.values
 
 
-def _scaled(
+def scaled(
     weight: np.ndarray[Any, Any], factor: np.ndarray[Any, Any], op: str, groups: int
 ) -> np.ndarray[Any, Any]:
-    """`weight` times `factor` along its output channels.
+    """`weight` of a convolution times `factor`, one number per output channel or one for all.
 
     Conv has them on axis 0, [M, C / groups, ...]; ConvTranspose on axis 1, [C, M / groups, ...],
     for each group of input channels anew.
     """
+    if factor.size == 1:
+        return np.asarray(weight * factor.reshape(()))
     if op == "Conv":
         return np.asarray(weight * factor.reshape(-1, *[1] * (weight.ndim - 1)))
     split = weight.reshape(groups, -1, *weight.shape[1:])
