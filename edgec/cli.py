@@ -262,7 +262,9 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     _common(parser, "measure:bench")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--against", default="", metavar="ENGINE,...", help="onnxruntime,openvino")
-    parser.add_argument("--model", type=Path, required=True, help="the ONNX model the others run")
+    parser.add_argument(
+        "--model", type=Path, help="what the others run; by default the ONNX file of the same name"
+    )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="for every engine")
     parser.add_argument("--calls", type=int, default=200, metavar="N", help="counted per engine")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
