@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -389,3 +390,61 @@ def test_diff_of_signature_attributes_and_values() -> None:
     assert not found.removed
     assert not found.added
     assert "constants: 1 gone, 1 new" in found.text()
+
+
+def test_the_guide_s_example_runs(edgec: Edgec, tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "writing-a-pass.md").read_text()
+    blocks = {
+        kind: re.findall(rf"^```{kind}\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+        for kind in ("python", "onnx")
+    }
+    [source] = blocks["python"]
+    before, after = (onnx.parser.parse_model(text) for text in blocks["onnx"])
+    (tmp_path / "max_to_relu.py").write_text(source)
+    onnx.save(before, tmp_path / "model.onnx")
+    named = f"{tmp_path / 'max_to_relu.py'}:MaxToRelu"
+    words = ["optimize", tmp_path / "model.onnx", "-o", tmp_path / "out.onnx", "--passes", ""]
+    done = edgec(*words, "--pass", named, "--verify", "each", "--report")
+    assert done.code == 0, done.err
+    assert "undone" not in done.out
+    assert "1 x no input is 0" in done.out
+    made = onnx.load(tmp_path / "out.onnx")
+    assert [(n.op_type, n.input, n.output) for n in made.graph.node] == [
+        (n.op_type, n.input, n.output) for n in after.graph.node
+    ]
+    assert made.opset_import == after.opset_import
+
+
+GELU = """g (float[2,3] x) => (float[2,3] y)
+<float r = {1.41421356}, float one = {1}, float half = {0.5}> {
+  a = Div(x, r)
+  e = Erf(a)
+  p = Add(e, one)
+  m = Mul(x, p)
+  y = Mul(m, half)
+}"""
+SILU = "g (float[2,3] x) => (float[2,3] y) { s = Sigmoid(x) y = Mul(x, s) }"
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "level", "op", "written"),
+    [
+        (GELU, 17, 2, "Erf", 17),
+        (GELU, 17, 3, "Gelu", 20),
+        (GELU, 20, 2, "Gelu", 20),
+        (GELU, 22, 3, "Gelu", 22),
+        (SILU, 17, 2, "Sigmoid", 17),
+        (SILU, 17, 3, "Swish", 24),
+        (SILU, 24, 2, "Swish", 24),
+        (SILU, 25, 3, "Sigmoid", 25),
+    ],
+)
+def test_only_level_3_takes_a_newer_opset(
+    text: str, source: int, level: int, op: str, written: int
+) -> None:
+    model = text_model(text, source)
+    result = optimize_model(model, Pipeline(level=level), verify=PassProof())
+    assert op in ops(result.model)
+    assert result.model.opset_import[0].version == written
+    assert result.after["opset"] == written
+    assert not any(report.rolled_back for report in result.passes)
