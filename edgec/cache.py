@@ -110,15 +110,19 @@ def key_of(*parts: object) -> str:
 
 
 @functools.cache
-def tool_digest() -> str:
-    """Identifies this edgec and the compilers below it: sources and versions."""
+def tool_digest(*folders: str) -> str:
+    """Identifies this edgec and the compilers below it: sources and versions.
+
+    With `folders` of the package, only by what is in these.
+    """
     package = Path(__file__).resolve().parent
+    roots = [package / name for name in folders or (".", "passes", "targets")]
     digest = hashlib.sha256()
     for file in sorted(
         path
         for pattern in ("*.py", "*.c", "*.h", "*.toml")
-        for folder in (package, package / "passes", package / "targets")
-        for path in folder.resolve().rglob(pattern)
+        for root in roots
+        for path in root.resolve().rglob(pattern)
     ):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     for name in ("apache-tvm", "apache-tvm-ffi", "onnx", "onnx-graphsurgeon", "ziglang"):

@@ -54,6 +54,7 @@ def test_keys_tell_parts_apart() -> None:
     assert key_of("1") != key_of(1)
     assert key_of(b"x") == key_of(b"x")
     assert len(tool_digest()) == 64
+    assert tool_digest() != tool_digest("lower", "targets") != tool_digest("lower")
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

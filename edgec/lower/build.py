@@ -193,7 +193,8 @@ def _structure(function: tirx.PrimFunc) -> tuple[object, ...]:
 
 
 def _key(function: tirx.PrimFunc, request: Request) -> str:
-    return key_of(_structure(function), request.target, request.overwrites, tool_digest())
+    tool = tool_digest("lower", "targets")
+    return key_of(_structure(function), request.target, request.overwrites, tool)
 
 
 def _python_path() -> list[str]:
