@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import onnx
 import onnx.printer
 
-from edgec import targets
+from edgec import sandbox, targets
 from edgec.cache import Cache, key_of, tool_digest
 from edgec.emit.archive import write_archive, write_file
 from edgec.emit.artifact import Source, Variant, linkable, manifest, members
@@ -160,6 +160,8 @@ class Compilation:
 
     def build(self, name: str, chosen: Sequence[Target], digest: str, output: Path) -> None:
         """Every variant, proved, into one artifact."""
+        if not self.options.trusted:
+            sandbox.start()
         from edgec.lower.build import Builders
 
         variants: list[Variant] = []
