@@ -25,6 +25,7 @@ from edgec.compare import compare
 from edgec.compiler import source_digest
 from edgec.data import Sample, index_limits, open_data
 from edgec.errors import EdgecError, UsageError
+from edgec.floors import find_floors
 from edgec.passes import LEVELS
 from edgec.peers import PEERS, EngineError, EngineProcess
 from edgec.program import Tensor
@@ -143,7 +144,7 @@ def bench(
         failed=failed,
         tried=trials.tried,
         warnings=[f"no file {label!r} to try: {why}" for label, why in lacking.items()]
-        + _disagreements(settings, started),
+        + _disagreements(settings, started, find_floors(read_model(model))),
     )
 
 
@@ -360,13 +361,15 @@ def _row(setting: Setting, started: _Started, times: protocol.Times) -> Row:
     )
 
 
-def _disagreements(settings: Sequence[Setting], started: Sequence[_Started]) -> list[str]:
+def _disagreements(
+    settings: Sequence[Setting], started: Sequence[_Started], floors: Mapping[str, float]
+) -> list[str]:
     """Outputs that differ between the first engine and another by more than the tolerance."""
     found = []
     base = started[0].outputs
     for setting, other in zip(settings[1:], started[1:], strict=True):
         theirs = {name: other.outputs[name] for name in base.keys() & other.outputs.keys()}
-        for report in compare({name: base[name] for name in theirs}, theirs):
+        for report in compare({name: base[name] for name in theirs}, theirs, floors=floors):
             if not report.ok:
                 found.append(
                     f"{settings[0].engine} and {setting.engine} differ in "

@@ -1,7 +1,8 @@
 """Where the time of a run goes: the steps of an artifact, timed by its own runtime.
 
-Runs that are timed step by step alternate with plain ones, so that both see the same machine. A
-step's time is from the end of the step before it, so nothing between steps is lost.
+Runs that are timed step by step alternate with plain ones, and each comes right after a run that
+does not count, so that both find the same caches and threads awake. A step's time is from the end of
+the step before it, so nothing between steps is lost.
 """
 
 from __future__ import annotations
@@ -129,9 +130,11 @@ def _profile(module: Module, inputs: Mapping[str, Array], runs: int) -> Profile:
     timed: list[list[int]] = []
     plain: list[float] = []
     for _ in range(runs):
+        bound()
         started = time.perf_counter()
         bound()
         plain.append(time.perf_counter() - started)
+        bound()
         timed.append(bound.profile())
     facts = next(v for v in module.manifest["variants"] if v["id"] == module.variant)
     steps = tuple(

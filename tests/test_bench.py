@@ -390,7 +390,7 @@ def test_outputs_that_differ_are_a_warning() -> None:
         bench_module.Setting(name, "as given", Path("m"), 1, {})
         for name in ("edgec", "onnxruntime", "openvino")
     ]
-    (warning,) = bench_module._disagreements(settings, started)
+    (warning,) = bench_module._disagreements(settings, started, {})
     assert warning.startswith("edgec and openvino differ in output 'y'")
 
 
