@@ -74,7 +74,8 @@ def bisect(
     start = pipeline.load(source)
     passes = pipeline.chosen()
     numerics: Numerics = "exact" if all(p.numerics == "exact" for p in passes) else "rounding"
-    expected = outcomes(start.to_source_opset(), samples(start))
+    model = start.to_source_opset()
+    expected = outcomes(model, samples(start))
     runs = 0
 
     def prefix(count: int | None) -> tuple[Graph, list[Event], Complaint | None]:
@@ -86,7 +87,7 @@ def bisect(
             optimize(graph, passes, stop_after=count, on_event=events.append)
         except PassError as error:
             return graph, _rewrites(events), Complaint(str(error), expected[0], {})
-        complaint, _ = check(graph.to_source_opset(), expected, numerics)
+        complaint, _ = check(graph.to_source_opset(), expected, numerics, before=model)
         return graph, _rewrites(events), complaint
 
     before, _, unstable = prefix(0)

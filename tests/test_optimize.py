@@ -271,6 +271,37 @@ def test_verify_each_rejects_what_onnxruntime_refuses(digits: Path) -> None:
     assert "Flatten" in ops(result.model)
 
 
+def test_verify_each_catches_what_is_a_little_wrong(digits: Path) -> None:
+    """A pass whose every result is off by one in a thousand, and says that it only rounds."""
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    from edgec.rewrite import Numerics, Rewrite, Skip
+
+    @dataclass(frozen=True)
+    class Scale(Rewrite):
+        name: ClassVar[str] = "scale"
+        numerics: ClassVar[Numerics] = "rounding"
+        roots: ClassVar[tuple[str, ...]] = ("Gemm",)
+
+        def rewrite(self, node: Any, graph: Any) -> None:
+            if node.attrs.get("alpha", 1.0) != 1.0:
+                raise Skip("scaled already")
+            node.attrs["alpha"] = 1.001
+
+    result = optimize_model(digits, Pipeline([Scale()]), verify=PassProof())
+    assert "values are wrong" in result.passes[0].rolled_back
+
+
+def test_verify_each_allows_for_amplified_rounding() -> None:
+    """Folding its normalisations moves small scores by many times the tolerance, as ONNX Runtime's
+    own optimisations do."""
+    path = Path(__file__).parents[1] / "models" / "digits_detector.onnx"
+    result = optimize_model(path, Pipeline(), verify=PassProof())
+    assert not [report.rolled_back for report in result.passes if report.rolled_back]
+    assert "BatchNormalization" not in ops(result.model)
+
+
 def test_samples_reach_the_edges() -> None:
     model = text_model(
         "g (float[N,4] x, uint8[4] u, bool b) => (float[N,4] y) { y = Relu(x) }", opset=17
