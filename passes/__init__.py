@@ -26,6 +26,7 @@ from edgec.passes.merge_reshapes import MergeReshapes
 from edgec.passes.merge_scales import MergeScales
 from edgec.passes.merge_slices import MergeSlices
 from edgec.passes.merge_transposes import MergeTransposes
+from edgec.passes.sink_transposes import SinkTransposes
 from edgec.rewrite import AnyPass
 
 PASSES: dict[str, type[AnyPass]] = {
@@ -55,6 +56,7 @@ PASSES: dict[str, type[AnyPass]] = {
         MergeScales,
         MergeSlices,
         MergeTransposes,
+        SinkTransposes,
     )
 }
 
@@ -81,6 +83,7 @@ _O2: tuple[AnyPass, ...] = (
     FuseSoftmax(),
     FuseReluClip(),
     FoldQuantizedConstants(),
+    SinkTransposes(),
     MergeScales(),
     FuseConvBn(),
     FusePoolFlatten(),
