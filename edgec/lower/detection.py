@@ -51,13 +51,15 @@ def non_max_suppression(ctx: Context, node: gs.Node, inputs: list[relax.Expr | N
         gone = loops.array((count,), "int8")
         best = loops.local("int64")
         top = loops.local("float32")
-        with loops.over((rows, 3)) as i:
-            out[i] = literal(-1, "int64")
+        if not counted:
+            with loops.over((rows, 3)) as i:
+                out[i] = literal(-1, "int64")
         row[0] = literal(0, "int64")
         with loops.over((batch, classes)) as (b, c):
             with loops.over((count,)) as (j,):
                 gone[j] = literal(0, "int8")
-            with loops.over((most,)):
+            best[0] = literal(0, "int64")
+            with loops.over((most,)), loops.when(best[0] >= 0):
                 best[0] = literal(-1, "int64")
                 top[0] = literal(0, "float32")
                 with loops.over((count,)) as (j,):
