@@ -31,11 +31,19 @@ def check_opset(op: str, graph: Graph) -> None:
         raise Skip(f"{op} needs opset {first}, the model has {graph.opset_limit}")
 
 
-@functools.cache
 def first_opset(op: str) -> int:
     """The opset of the default domain that introduced `op`."""
-    schemas = onnx.defs.get_all_schemas_with_history()
-    return min(int(s.since_version) for s in schemas if s.name == op and s.domain == "")
+    return _first_opsets()[op]
+
+
+@functools.cache
+def _first_opsets() -> dict[str, int]:
+    found: dict[str, int] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "":
+            version = int(schema.since_version)
+            found[schema.name] = min(version, found.get(schema.name, version))
+    return found
 
 
 def maker(graph: Graph, tensor: gs.Tensor, *ops: str) -> Node | None:
