@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgec.errors import PassError, VerifyError
+from edgec.errors import PassError
 from edgec.graph import Graph
 from edgec.optimizer import ModelSource, Pipeline
 from edgec.passproof import Complaint, check, choosing, outcomes, samples, write_reproducer
@@ -69,7 +69,8 @@ def bisect(
 
     The folder `reproducers` receives the model before it, its inputs, both outputs and a command
     line, in which `arguments` name a pass that is not in the table.
-    Raises VerifyError where ONNX Runtime cannot run the model as it is, or not twice alike.
+    Raises VerifyError where ONNX Runtime cannot run the model as it is, or not twice alike, and
+    PassError where a pass fails without a rewrite.
     """
     start = pipeline.load(source)
     passes = pipeline.chosen()
@@ -90,13 +91,13 @@ def bisect(
         complaint, _ = check(graph.to_source_opset(), expected, numerics, before=model)
         return graph, _rewrites(events), complaint
 
-    before, _, unstable = prefix(0)
-    if unstable is not None:
-        raise VerifyError(f"the model itself gives another result each time: {unstable.text}")
-    _, events, complaint = prefix(pipeline.stop_after)
-    if complaint is None:
+    _, events, failed = prefix(pipeline.stop_after)
+    if failed is None:
         return Bisection(len(events), runs, None)
-    good, bad = 0, len(events)
+    _, _, complaint = prefix(len(events))
+    if not events or complaint is None:
+        raise PassError(failed.text, hint="this is the fault of no rewrite")
+    before, good, bad = start, 0, len(events)
     while bad - good > 1:
         middle = (good + bad) // 2
         graph, _, found = prefix(middle)

@@ -38,6 +38,12 @@ from edgec.verify import Reference
 SYMBOLIC_SIZE = 2
 """What a dimension that has no size is run with."""
 
+_RANDOM = frozenset(
+    [
+        *("Bernoulli", "Multinomial"),
+        *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    ]
+)
 _STREWN = (np.nan, np.inf, -np.inf)
 
 
@@ -188,8 +194,11 @@ def _equal(a: Array, b: Array) -> bool:
 def samples(graph: Graph) -> dict[str, Sample]:
     """Inputs for `graph` by name of the sample, the same every time.
 
-    Raises VerifyError where an input is no tensor of numbers.
+    Raises VerifyError where an input is no tensor of numbers, and where the results are random.
     """
+    for node in graph.nodes():
+        if node.op in _RANDOM and not node.domain and "seed" not in node.attrs:
+            raise VerifyError("it draws random numbers without a seed", where=str(node))
     specs = []
     for tensor in graph.gs.inputs:
         if tensor.dtype is None or tensor.shape is None or tensor.dtype.kind in "OUS":

@@ -352,14 +352,28 @@ def test_bisect_names_the_rewrite(
     assert again.result["guilty"]["number"] == 1
 
 
-def test_bisect_needs_a_model_that_repeats_itself(edgec: Edgec, tmp_path: Path) -> None:
-    model = text_model(
-        "g (float[9] x) => (float[9] y) { r = RandomNormalLike(x) y = Add(x, r) }", opset=17
+def test_random_results_cannot_be_compared(edgec: Edgec, tmp_path: Path) -> None:
+    text = (
+        "g (float[9] x) => (float[9] y)"
+        "{ r = RandomNormalLike ATTRIBUTES (x) i = Identity(r) y = Add(x, i) }"
     )
-    onnx.save(model, tmp_path / "m.onnx")
-    done = edgec("bisect", tmp_path / "m.onnx")
-    assert done.code == 7
-    assert "another result each time" in done.err
+    path = tmp_path / "m.onnx"
+    onnx.save(text_model(text.replace("ATTRIBUTES", "")), path)
+    for words in (["bisect"], ["optimize", "--verify", "each", "-o", tmp_path / "o.onnx"]):
+        done = edgec(*words, path)
+        assert done.code == 7
+        assert "without a seed" in done.err
+    onnx.save(text_model(text.replace("ATTRIBUTES", "<seed = 1.0>")), path)
+    assert "none of the 1 rewrites" in edgec("bisect", path).out
+
+
+def test_bisect_of_a_pass_that_fails(edgec: Edgec, digits: Path, tmp_path: Path) -> None:
+    path = tmp_path / "fails.py"
+    path.write_text(WRONG.replace("graph.replace(node.outputs[0], node.inputs[0])", "node.nothing"))
+    done = edgec("bisect", digits, "--pass", f"{path}:DropRelu", "--passes", "fuse-conv-bn")
+    assert done.code == 5
+    assert "internal error" in done.err
+    assert "the fault of no rewrite" in done.err
 
 
 @pytest.mark.parametrize(
