@@ -7,7 +7,9 @@ from edgec.passes.eliminate_constant_conditions import EliminateConstantConditio
 from edgec.passes.eliminate_dead import EliminateDead
 from edgec.passes.eliminate_duplicate_constants import EliminateDuplicateConstants
 from edgec.passes.eliminate_identity import EliminateIdentity
+from edgec.passes.eliminate_inverse_pairs import EliminateInversePairs
 from edgec.passes.fold_constants import FoldConstants
+from edgec.passes.fold_pad import FoldPad
 from edgec.passes.fold_quantized_constants import FoldQuantizedConstants
 from edgec.passes.fold_scale_into_conv import FoldScaleIntoConv
 from edgec.passes.fuse_conv_bn import FuseConvBn
@@ -37,7 +39,9 @@ PASSES: dict[str, type[AnyPass]] = {
         EliminateDead,
         EliminateDuplicateConstants,
         EliminateIdentity,
+        EliminateInversePairs,
         FoldConstants,
+        FoldPad,
         FoldQuantizedConstants,
         FoldScaleIntoConv,
         FuseConvBn,
@@ -65,6 +69,7 @@ _O1: tuple[AnyPass, ...] = (
     FoldConstants(),
     EliminateConstantConditions(),
     EliminateIdentity(),
+    EliminateInversePairs(),
     MergeReshapes(),
     MergeTransposes(),
     MergeSlices(),
@@ -86,6 +91,7 @@ _O2: tuple[AnyPass, ...] = (
     SinkTransposes(),
     MergeScales(),
     FuseConvBn(),
+    FoldPad(),
     FusePoolFlatten(),
     FoldScaleIntoConv(),
     FuseMatmulAdd(),
