@@ -93,8 +93,8 @@ _O2: tuple[AnyPass, ...] = (
     FuseConvBn(),
     FoldPad(),
     FusePoolFlatten(),
-    FoldScaleIntoConv(),
     FuseMatmulAdd(),
+    FoldScaleIntoConv(),
 )
 
 _O3: tuple[AnyPass, ...] = (*_O2, FuseL2Norm())
