@@ -1,8 +1,8 @@
 """Where the time of a run goes: the steps of an artifact, timed by its own runtime.
 
 Runs that are timed step by step alternate with plain ones, and each comes right after a run that
-does not count, so that both find the same caches and threads awake. A step's time is from the end of
-the step before it, so nothing between steps is lost.
+does not count, so that both find the same caches and threads awake. A step's time is from the
+end of the step before it, so nothing between steps is lost.
 """
 
 from __future__ import annotations

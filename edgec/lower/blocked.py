@@ -26,8 +26,9 @@ from edgec.lower import activation, elementwise, pool, resize
 from edgec.lower.context import Context, Shape, literal
 from edgec.lower.window import Window, window
 
-Entry = Callable[[Context, gs.Node, list["relax.Expr | Blocked | None"]], "Blocked | None"]
-"""Returns None to decline: the operator is then lowered on plain tensors."""
+Entry = Callable[[Context, gs.Node, list[Any]], "Blocked | relax.Expr | None"]
+"""Gets images in blocked form where they have one. Returns None to decline: the operator is then
+lowered on plain tensors."""
 
 
 @dataclass(frozen=True)
@@ -221,13 +222,35 @@ def _pooling(plain: Callable[[Context, gs.Node, relax.Expr, Window], relax.Expr]
             return None
         space = image.shape(ctx)[2:]
         w = pool.whole(space) if node.op.startswith("Global") else window(ctx, node, space)
-        wide = Window(
-            (*w.kernel, 1), (*w.strides, 1), (*w.dilations, 1), (*w.before, 0), (*w.after, 0),
-            (*w.sizes, ctx.block),
-        )  # fmt: skip
-        return Blocked(plain(ctx, node, image.expr, wide), image.channels)
+        return Blocked(plain(ctx, node, image.expr, _wide(w, ctx)), image.channels)
 
     return entry
+
+
+def _wide(w: Window, ctx: Context) -> Window:
+    """A window over height, width and lanes, one lane at a time."""
+    return Window(
+        (*w.kernel, 1), (*w.strides, 1), (*w.dilations, 1), (*w.before, 0), (*w.after, 0),
+        (*w.sizes, ctx.block),
+    )  # fmt: skip
+
+
+def reduce_mean(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | relax.Expr | None:
+    """The mean over height and width."""
+    image = inputs[0]
+    axes = ctx.attr(node, "axes") if len(inputs) < 2 else ctx.constant(node, 1)
+    if not isinstance(image, Blocked) or axes is None:
+        return None
+    if sorted(int(axis) % 4 for axis in axes) != [2, 3]:
+        return None
+    ctx.ignore("noop_with_empty_axes")
+    space = image.shape(ctx)[2:]
+    mean = Blocked(
+        pool.average_of(ctx, node, image.expr, _wide(pool.whole(space), ctx)), image.channels
+    )
+    if ctx.attr(node, "keepdims", 1):
+        return mean
+    return ctx.reshape(mean.plain(ctx), image.shape(ctx)[:2])
 
 
 def resized(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
@@ -292,6 +315,7 @@ ELEMENTWISE = frozenset(
 ENTRIES: dict[str, Entry] = {
     "Conv": conv,
     "Concat": concat,
+    "ReduceMean": reduce_mean,
     "Resize": resized,
     "MaxPool": _pooling(pool.max_of),
     "AveragePool": _pooling(pool.average_of),

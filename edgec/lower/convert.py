@@ -227,8 +227,11 @@ class _Walk:
         if image is None:
             return False
         self._all_read(node)
-        self._check(node.outputs[0], image.shape(self.ctx), self.ctx.dtype(image.expr))
-        self.images[node.outputs[0].name] = image
+        if isinstance(image, Blocked):
+            self._check(node.outputs[0], image.shape(self.ctx), self.ctx.dtype(image.expr))
+            self.images[node.outputs[0].name] = image
+        else:
+            self._bind(node.outputs[0], image)
         return True
 
     def _entry(self, node: gs.Node) -> None:

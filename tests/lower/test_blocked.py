@@ -112,6 +112,10 @@ def between() -> Model:
     m.node("Concat", odd, a, axis=1, output=True)
     m.node("Concat", a, b, axis=2, output=True)
     m.node("Flatten", squeezed, output=True)
+    spatial = m.constant(np.array([-1, 2]))
+    m.node("ReduceMean", odd, spatial, keepdims=0, output=True)
+    m.conv(m.node("ReduceMean", total, spatial), 8, 32, 1, output=True)
+    m.node("ReduceMean", odd, m.constant(np.array([1])), output=True)
     for mode, scale in (("nearest", 2.0), ("linear", 1.5), ("cubic", 0.5)):
         scales = m.constant(np.array([1, 1, scale, 2 * scale], np.float32))
         m.node("Resize", odd, "", scales, mode=mode, output=True)
