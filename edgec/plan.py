@@ -27,7 +27,7 @@ class Plan:
     `offsets` gives the arena offset in bytes of each arena buffer; buffers that share memory
     share an offset. `bound_bytes` is the peak of live bytes in the chosen order: no arena can be
     smaller. `given_bound_bytes` is the same for the order that lowering produced. `in_place`
-    names the kernels whose output overwrites an input.
+    has the variants of kernels that overwrite an input, by the name that steps call them.
     """
 
     program: Program
@@ -35,7 +35,21 @@ class Plan:
     arena_bytes: int
     bound_bytes: int
     given_bound_bytes: int
-    in_place: frozenset[str]
+    in_place: dict[str, Overwrite]
+
+
+@dataclass(frozen=True)
+class Overwrite:
+    """A kernel's variant that writes its parameter `target` where its parameter `source` was."""
+
+    kernel: str
+    source: int
+    target: int
+
+    @property
+    def name(self) -> str:
+        """What the variant is called."""
+        return f"{self.kernel}_over_{self.source}"
 
 
 @dataclass(frozen=True)
@@ -53,27 +67,38 @@ class _Block:
 
 def plan(program: Program) -> Plan:
     """Order the steps of `program` and place its buffers."""
-    given, given_in_place = _blocks(program, program.steps)
+    given, given_merged = _blocks(program, program.steps)
     given_bound = _peak(given)
-    steps, blocks, in_place = list(program.steps), given, given_in_place
+    steps, blocks, merged = list(program.steps), given, given_merged
     for order in (_smallest_growth_first(program), _last_use_first(program)):
-        candidate, candidate_in_place = _blocks(program, order)
+        candidate, candidate_merged = _blocks(program, order)
         if _peak(candidate) < _peak(blocks):
-            steps, blocks, in_place = order, candidate, candidate_in_place
+            steps, blocks, merged = order, candidate, candidate_merged
     bound = _peak(blocks)
     offsets, arena = _place(blocks, bound)
     return Plan(
-        program=replace(program, steps=steps),
+        program=replace(program, steps=_named(steps, merged)),
         offsets={member: offset for block, offset in offsets.items() for member in block.members},
         arena_bytes=arena,
         bound_bytes=bound,
         given_bound_bytes=given_bound,
-        in_place=in_place,
+        in_place={overwrite.name: overwrite for overwrite in merged.values()},
     )
 
 
-def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], frozenset[str]]:
-    """Lifetimes of the arena buffers under an order of steps, with in-place outputs merged."""
+def _named(steps: list[Step], merged: dict[int, Overwrite]) -> list[Step]:
+    """The steps, those that overwrite an input calling the variant that does."""
+    return [
+        replace(step, kernel=merged[index].name)
+        if isinstance(step, Call) and index in merged
+        else step
+        for index, step in enumerate(steps)
+    ]
+
+
+def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], dict[int, Overwrite]]:
+    """Lifetimes of the arena buffers under an order of steps, and which steps, by position, write
+    over an input: such buffers are merged."""
     arena = {i for i, b in enumerate(program.buffers) if b.where == "arena"}
     first: dict[int, int] = {}
     last: dict[int, int] = {}
@@ -88,7 +113,7 @@ def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], frozense
         last[buffer] = len(steps)
 
     leader = {buffer: buffer for buffer in first}
-    in_place: set[str] = set()
+    merged: dict[int, Overwrite] = {}
 
     def root(buffer: int) -> int:
         while leader[buffer] != buffer:
@@ -110,7 +135,9 @@ def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], frozense
             if dies_here and fits and alone:
                 leader[target] = root(source)
                 last[root(source)] = last[target]
-                in_place.add(step.kernel)
+                merged[index] = Overwrite(
+                    step.kernel, source_position, len(step.inputs) + target_position
+                )
                 break
 
     members: dict[int, list[int]] = defaultdict(list)
@@ -125,7 +152,7 @@ def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], frozense
         )
         for group in members.values()
     ]
-    return blocks, frozenset(in_place)
+    return blocks, merged
 
 
 def _peak(blocks: list[_Block]) -> int:

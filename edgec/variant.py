@@ -53,16 +53,18 @@ class Workshop:
 
         program = plan.program
         used = list(dict.fromkeys(call.kernel for call in program.calls()))
-        functions = {name: lowered.kernels[name] for name in used}
+        base = {name: overwrite.kernel for name, overwrite in plan.in_place.items()}
+        overwrites = {name: (o.source, o.target) for name, o in plan.in_place.items()}
+        functions = {name: lowered.kernels[base.get(name, name)] for name in used}
         with self.stage("kernels"):
-            build = self.builders.build(
-                functions, plan.in_place, target, self.cache, self._progress
-            )
+            build = self.builders.build(functions, overwrites, target, self.cache, self._progress)
         with self.stage("golden"):
             proof = golden()
         kernels = [build.kernels[name] for name in used]
         weights = pack_weights(program.weights)
-        symbols = {name: symbol_of(function) for name, function in functions.items()}
+        symbols = {
+            name: symbol_of(function, overwrites.get(name)) for name, function in functions.items()
+        }
         packed = proof.pack(program.extents)
         scratch = max((kernel.scratch_bytes for kernel in kernels), default=0)
         linkable = Linkable(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -56,15 +56,15 @@ class Builders:
     def build(
         self,
         kernels: dict[str, tirx.PrimFunc],
-        overwriting: frozenset[str],
+        overwrites: Mapping[str, tuple[int, int]],
         target: Target,
         cache: Cache,
         progress: Progress | None = None,
     ) -> Build:
         """Compile `kernels`, taking from `cache` what is there.
 
-        `overwriting` names those whose output may share memory with an input. The object of a
-        kernel defines the symbol that `symbol_of` gives.
+        `overwrites` has (input, output) parameters of those that write an output where an input
+        was. The object of a kernel defines the symbol that `symbol_of` gives.
 
         Raises:
             LoweringError: kernels that fail to compile or exceed the time limit, all of them.
@@ -73,7 +73,10 @@ class Builders:
         jobs: queue.SimpleQueue[tuple[str, str, Request]] = queue.SimpleQueue()
         for name, function in kernels.items():
             request = Request(
-                tvm.ir.save_json(function), symbol_of(function), target, name in overwriting
+                tvm.ir.save_json(function),
+                symbol_of(function, overwrites.get(name)),
+                target,
+                overwrites.get(name),
             )
             key = _key(function, request)
             found = cache.get("kernel", key)
@@ -182,9 +185,9 @@ class _Worker:
                 stream.close()
 
 
-def symbol_of(function: tirx.PrimFunc) -> str:
+def symbol_of(function: tirx.PrimFunc, overwrites: tuple[int, int] | None = None) -> str:
     """The symbol a kernel's object defines: the same for the same kernel in every model."""
-    return f"k{key_of(_structure(function))[:16]}"
+    return f"k{key_of(_structure(function), overwrites)[:16]}"
 
 
 def _structure(function: tirx.PrimFunc) -> tuple[object, ...]:

@@ -40,7 +40,9 @@ def tvm_target(target: Target) -> tvm.target.Target:
     return tvm.target.Target(facts)
 
 
-def compile_kernel(function: str, symbol: str, target: Target, overwrites: bool) -> CompiledKernel:
+def compile_kernel(
+    function: str, symbol: str, target: Target, overwrites: tuple[int, int] | None
+) -> CompiledKernel:
     """Schedule, lower and compile the PrimFunc that `function` holds as TVM's JSON."""
     module = lower(schedule(tvm.ir.load_json(function), target), symbol, target, overwrites)
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
@@ -67,18 +69,19 @@ def scratch_bytes(function: tirx.PrimFunc) -> int:
     return total
 
 
-def lower(function: tirx.PrimFunc, symbol: str, target: Target, overwrites: bool) -> IRModule:
+def lower(
+    function: tirx.PrimFunc, symbol: str, target: Target, overwrites: tuple[int, int] | None
+) -> IRModule:
     """Scheduled TIR to the TIR that LLVM's code generator takes.
 
-    `overwrites` says that an output may share memory with an input, so that the pointers must not
-    be declared free of aliases.
+    `overwrites` names an input and an output parameter that are one and the same memory.
     """
     llvm = tvm_target(target)
     function = function.with_attr("global_symbol", symbol)
     function = function.with_attr("target", llvm.with_host(llvm))
-    function = function.with_attr("tirx.noalias", not overwrites)
+    function = function.with_attr("tirx.noalias", True)
     module = _LOOPS_TO_FLAT(IRModule({symbol: function}))
-    module = IRModule({symbol: _with_c_signature(expand_math(module[symbol]))})
+    module = IRModule({symbol: _with_c_signature(expand_math(module[symbol]), overwrites)})
     module = _FLAT_TO_LLVM(module)
     return IRModule({symbol: _returning_zero(module[symbol])})
 
@@ -126,15 +129,23 @@ _FLAT_TO_LLVM = tvm.transform.Sequential(
 )
 
 
-def _with_c_signature(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Replace buffer parameters by plain pointers, one each, in the same order."""
+def _with_c_signature(function: tirx.PrimFunc, overwrites: tuple[int, int] | None) -> tirx.PrimFunc:
+    """Replace buffer parameters by plain pointers, one each, in the same order.
+
+    No pointer aliases another: what is overwritten is read through the pointer it is written
+    by, and its own goes unused.
+    """
     pointers = [
         tirx.Var(f"{buffer.name}_ptr", PointerType(PrimType(str(buffer.dtype))))
         for buffer in function.params
     ]
+    data = list(pointers)
+    if overwrites is not None:
+        source, target = overwrites
+        data[source] = pointers[target]
     declared = [
         tirx.DeclBuffer(buffer, data=pointer)
-        for buffer, pointer in zip(function.params, pointers, strict=True)
+        for buffer, pointer in zip(function.params, data, strict=True)
     ]
     body = tirx.SeqStmt([*declared, function.body])
     for key, value in (("device_type", 1), ("device_id", 0)):

@@ -32,7 +32,7 @@ def asm_text(graph: Graph, target: Target) -> str:
     """The assembly of every kernel."""
     parts = []
     for name, function in lower_graph(graph, "model", [], target).kernels.items():
-        module = lower(schedule(function, target), symbol_of(function), target, overwrites=False)
+        module = lower(schedule(function, target), symbol_of(function), target, overwrites=None)
         parts.append(f"# {name}\n{generate(module, target).inspect_source('asm')}")
     return "\n".join(parts)
 

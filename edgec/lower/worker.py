@@ -27,7 +27,7 @@ class Request:
     function: str
     symbol: str
     target: Target
-    overwrites: bool
+    overwrites: tuple[int, int] | None
 
 
 @dataclass(frozen=True)

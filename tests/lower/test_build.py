@@ -32,7 +32,7 @@ def builders() -> Iterator[Builders]:
 
 
 def compile_one(pool: Builders, factor: float, cache: Path) -> bytes:
-    built = pool.build({"k": kernel(factor)}, frozenset(), targets.host(), Cache(cache))
+    built = pool.build({"k": kernel(factor)}, {}, targets.host(), Cache(cache))
     return built.kernels["k"].object
 
 
@@ -40,11 +40,11 @@ def test_compiled_once(builders: Builders, tmp_path: Path) -> None:
     functions = {"a": kernel(2), "b": kernel(3)}
     told: list[tuple[int, int, str]] = []
     first = builders.build(
-        functions, frozenset(), targets.host(), Cache(tmp_path), lambda *news: told.append(news)
+        functions, {}, targets.host(), Cache(tmp_path), lambda *news: told.append(news)
     )
     assert first.cached == 0
     assert [news[:2] for news in told] == [(1, 2), (2, 2)]
-    second = builders.build(functions, frozenset(), targets.host(), Cache(tmp_path))
+    second = builders.build(functions, {}, targets.host(), Cache(tmp_path))
     assert second.cached == 2
     assert second.kernels == first.kernels
     assert all(each.object.startswith(b"\x7fELF") for each in first.kernels.values())
@@ -73,7 +73,7 @@ def test_a_kernel_that_does_not_compile(builders: Builders, tmp_path: Path) -> N
     """The reason that TVM gives is told, and the worker lives on."""
     [worker] = builders._workers
     before = worker._process.pid
-    answer = worker.ask(Request("{", "k", targets.host(), False))
+    answer = worker.ask(Request("{", "k", targets.host(), None))
     assert "json" in answer.error.lower()
     assert worker._process.pid == before
     assert compile_one(builders, 2, tmp_path).startswith(b"\x7fELF")
@@ -87,7 +87,7 @@ def test_the_end_stops_a_build(tmp_path: Path) -> None:
     threading.Timer(0.1, thread.start).start()
     functions = {f"k{n}": kernel(n) for n in range(200)}
     started = time.monotonic()
-    built = pool.build(functions, frozenset(), targets.host(), Cache(tmp_path))
+    built = pool.build(functions, {}, targets.host(), Cache(tmp_path))
     thread.join()
     assert time.monotonic() - started < 5
     assert len(built.kernels) < 200
