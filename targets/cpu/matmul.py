@@ -25,8 +25,9 @@ from edgec.targets.cpu.blocks import (
 )
 from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS, vectorise_and_share
 
-_PANELS = (32, 48, 24, 16, 8)
-_VECTOR_PANELS = (64, 48, 32, 24, 16, 8)
+_PANELS = (32, 16, 8)
+_VECTOR_PANELS = (64, 32, 16, 8)
+"""Powers of two: LLVM keeps sums of any other width in memory."""
 _MOST_LANES = 32
 
 
