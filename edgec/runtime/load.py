@@ -531,10 +531,15 @@ class Module:
             table = self._library.model(variant.symbol).contents
         except AttributeError:
             raise self._archive.damaged(f"its library has no {variant.symbol}") from None
-        if table.abi_version != ABI_VERSION or table.size < ctypes.sizeof(_CModel):
+        other = ""
+        if table.abi_version != ABI_VERSION:
+            other = f"has ABI version {table.abi_version}, this loader speaks {ABI_VERSION}"
+        elif table.size < ctypes.sizeof(_CModel):
+            needed = ctypes.sizeof(_CModel)
+            other = f"is of an older edgec: {table.size} bytes of functions, {needed} are used here"
+        if other:
             raise ArtifactError(
-                f"its library has ABI version {table.abi_version}, "
-                f"this loader speaks {ABI_VERSION}",
+                f"its library {other}",
                 where=self.path,
                 hint="use the loader of the edgec that compiled it, also found inside as load.py",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -420,6 +421,18 @@ def test_abi(packed: Pack, tmp_path: Path) -> None:
     artifact.variant["abi"] = 2
     with pytest.raises(ArtifactError, match="ABI version 2, this loader speaks 1"):
         load(artifact.write(tmp_path / "alpha.edgec"))
+
+
+def test_a_library_with_fewer_functions(
+    packed: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Longer(loader._CModel):
+        _fields_: ClassVar = [("later", ctypes.c_void_p)]
+
+    path = packed("alpha").write(tmp_path / "alpha.edgec")
+    monkeypatch.setattr(loader, "_CModel", Longer)
+    with pytest.raises(ArtifactError, match="of an older edgec"):
+        load(path)
 
 
 def test_the_library_checks_the_cpu_as_well(packed: Pack, tmp_path: Path) -> None:
