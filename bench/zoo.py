@@ -195,7 +195,9 @@ def main() -> None:
     if args.output:
         args.output.write_text(text, encoding="utf-8")
     outside = [row.name for row in rows if not row.within_bounds]
-    print(text if not outside else f"{text}\noutside their bounds: {', '.join(outside)}")
+    print(text)
+    if outside:
+        sys.exit(f"outside their bounds: {', '.join(outside)}")
 
 
 if __name__ == "__main__":

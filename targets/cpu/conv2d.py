@@ -27,9 +27,6 @@ from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS, vectorise_and_sha
 _SPARE_REGISTERS = 4
 """Registers left for the operands while the sums are accumulated."""
 
-_STACK_LIMIT = 1024 * 4
-"""TVM keeps sums on the stack, hence in registers, below this many bytes."""
-
 _CACHED_BYTES = 1 << 20
 """Weights above this are not read once per row: threads then take channel tiles first."""
 
