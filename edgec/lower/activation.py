@@ -48,7 +48,7 @@ def softplus_of(x: Any) -> Any:
     return positive + tirx.log1p(tirx.exp(-tirx.abs(x)))
 
 
-def _elu(x: Any, alpha: float) -> Any:
+def elu_of(x: Any, alpha: float) -> Any:
     return select(x < _lift(x, 0), _lift(x, alpha) * expm1_of(x), x)
 
 
@@ -62,17 +62,21 @@ def _celu(x: Any, alpha: float) -> Any:
     return select(x < _lift(x, 0), low, x)
 
 
-def _leaky(x: Any, alpha: float) -> Any:
+def leaky_of(x: Any, alpha: float) -> Any:
     return select(x < _lift(x, 0), _lift(x, alpha) * x, x)
 
 
-def _thresholded(x: Any, alpha: float) -> Any:
+def thresholded_of(x: Any, alpha: float) -> Any:
     return select(x <= _lift(x, alpha), _lift(x, 0), x)
 
 
-def _hard_sigmoid(x: Any, alpha: float, beta: float) -> Any:
+def hard_sigmoid_of(x: Any, alpha: float, beta: float) -> Any:
     y = _lift(x, alpha) * x + _lift(x, beta)
     return minimum(maximum(y, _lift(x, 0)), _lift(x, 1))
+
+
+def softsign_of(x: Any) -> Any:
+    return x / (_lift(x, 1) + tirx.abs(x))
 
 
 def _shrink(x: Any, lambd: float, bias: float) -> Any:
@@ -196,18 +200,18 @@ ENTRIES = {
     "Sigmoid": scalar("sigmoid", math(sigmoid_of)),
     "Tanh": scalar("tanh", math(tanh_of)),
     "Softplus": scalar("softplus", math(softplus_of)),
-    "Softsign": scalar("softsign", math(lambda x: x / (_lift(x, 1) + tirx.abs(x)))),
-    "HardSwish": scalar("hard_swish", math(lambda x: x * _hard_sigmoid(x, 1 / 6, 0.5))),
+    "Softsign": scalar("softsign", math(softsign_of)),
+    "HardSwish": scalar("hard_swish", math(lambda x: x * hard_sigmoid_of(x, 1 / 6, 0.5))),
     "Mish": scalar("mish", math(lambda x: x * tanh_of(softplus_of(x)))),
     "Swish": parametric("swish", lambda x, a: x * sigmoid_of(_lift(x, a) * x), alpha=1.0),
-    "Elu": parametric("elu", _elu, alpha=1.0),
+    "Elu": parametric("elu", elu_of, alpha=1.0),
     "Selu": parametric(
         "selu", _selu, alpha=1.67326319217681884765625, gamma=1.05070102214813232421875
     ),
     "Celu": parametric("celu", _celu, alpha=1.0),
-    "LeakyRelu": parametric("leaky_relu", _leaky, alpha=0.01),
-    "ThresholdedRelu": parametric("thresholded_relu", _thresholded, alpha=1.0),
-    "HardSigmoid": parametric("hard_sigmoid", _hard_sigmoid, alpha=0.2, beta=0.5),
+    "LeakyRelu": parametric("leaky_relu", leaky_of, alpha=0.01),
+    "ThresholdedRelu": parametric("thresholded_relu", thresholded_of, alpha=1.0),
+    "HardSigmoid": parametric("hard_sigmoid", hard_sigmoid_of, alpha=0.2, beta=0.5),
     "Shrink": shrink,
     "Gelu": gelu,
     "PRelu": prelu,

@@ -33,6 +33,7 @@ from edgec.lower import (
     order,
     pool,
     quantize,
+    recurrent,
     reduce,
     resize,
     sample,
@@ -64,6 +65,7 @@ TABLE: dict[str, Entry] = {
     **order.ENTRIES,
     **pool.ENTRIES,
     **quantize.ENTRIES,
+    **recurrent.ENTRIES,
     **reduce.ENTRIES,
     **resize.ENTRIES,
     **sample.ENTRIES,
@@ -76,9 +78,7 @@ ORIGIN = "edgec.origin"
 EXTENTS = "edgec.extents"
 """Module attribute: (output, axis) of each extent that a run decides, in order of the counts."""
 
-NO_ENTRY = {"Unique": UNKNOWN} | dict.fromkeys(
-    ("GRU", "LSTM", "RNN", "Loop", "Scan"), "loops over time are not lowered"
-)
+NO_ENTRY = {"Unique": UNKNOWN} | dict.fromkeys(("Loop", "Scan"), "loops over time are not lowered")
 """Why operators that have no entry cannot have one, where there is more to say."""
 
 MAX_EXPANSION = 32
