@@ -18,6 +18,7 @@ from edgec.lower.activation import (
     elu_of,
     hard_sigmoid_of,
     leaky_of,
+    lift,
     relu_of,
     sigmoid_of,
     softplus_of,
@@ -198,18 +199,14 @@ _FUNCTIONS: dict[str, tuple[Fn, tuple[float, ...]]] = {
     "sigmoid": (math(sigmoid_of), ()),
     "softsign": (math(softsign_of), ()),
     "softplus": (math(softplus_of), ()),
-    "affine": (lambda x, a, b: _of(x, a) * x + _of(x, b), (1.0, 0.0)),
+    "affine": (lambda x, a, b: lift(x, a) * x + lift(x, b), (1.0, 0.0)),
     "leakyrelu": (leaky_of, (0.01,)),
     "thresholdedrelu": (thresholded_of, (1.0,)),
-    "scaledtanh": (lambda x, a, b: _of(x, a) * math(tanh_of)(_of(x, b) * x), (1.0, 1.0)),
+    "scaledtanh": (lambda x, a, b: lift(x, a) * math(tanh_of)(lift(x, b) * x), (1.0, 1.0)),
     "hardsigmoid": (hard_sigmoid_of, (0.2, 0.5)),
     "elu": (elu_of, (1.0,)),
 }
 """Activations by lower-case name, and the defaults of alpha and beta where they have them."""
-
-
-def _of(x: Any, value: float) -> Any:
-    return literal(value, str(x.ty.dtype if hasattr(x, "ty") else x.dtype))
 
 
 def activations(ctx: Context, node: gs.Node, cell: Cell, directions: int) -> list[list[Fn]]:
