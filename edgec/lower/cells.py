@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx_graphsurgeon as gs
-from tvm import relax, te
+from tvm import relax, te, tirx
 from tvm.ir import Constant
 
 from edgec.lower.activation import (
@@ -27,7 +27,7 @@ from edgec.lower.activation import (
     thresholded_of,
 )
 from edgec.lower.context import Context, Refused, literal
-from edgec.lower.elementwise import math, maximum, minimum
+from edgec.lower.elementwise import math
 from edgec.lower.matmul import product
 from edgec.lower.repeat import Exprs
 
@@ -116,47 +116,32 @@ def _gru(
     batch, size = ctx.shape(hidden)
     squash, candidate = functions
     one = literal(1, ctx.dtype(hidden))
+    squashed = 3 * size if linear_before_reset else 2 * size
+    sums = product(ctx, hidden, columns(ctx, weights.recurrence, 0, squashed))
+    if linear_before_reset and weights.bias is not None:
+        sums = ctx.emit(relax.op.add(sums, weights.bias))
 
-    def update(z: Any, fresh: Any, before: Any) -> Any:
-        return (one - z) * fresh + z * before
-
-    if linear_before_reset:
-        sums = product(ctx, hidden, weights.recurrence)
-        if weights.bias is not None:
-            sums = ctx.emit(relax.op.add(sums, weights.bias))
-
-        def whole(g: te.Tensor, s: te.Tensor, h: te.Tensor) -> te.Tensor:
-            def element(n: Any, j: Any) -> Any:
-                z = squash(clip(g(n, j) + s(n, j)))
-                r = squash(clip(g(n, size + j) + s(n, size + j)))
-                fresh = candidate(clip(g(n, 2 * size + j) + r * s(n, 2 * size + j)))
-                return update(z, fresh, h(n, j))
-
-            return te.compute((batch, size), element, name="gru_hidden")
-
-        return [ctx.te("gru_hidden", whole, gates, sums, hidden)]
-
-    both, fresh = (
-        columns(ctx, weights.recurrence, *span) for span in ((0, 2 * size), (2 * size, 3 * size))
-    )
-    sums = product(ctx, hidden, both)
-
-    def reset(g: te.Tensor, s: te.Tensor, h: te.Tensor) -> te.Tensor:
+    def reset(g: te.Tensor, s: te.Tensor) -> te.Tensor:
         def element(n: Any, j: Any) -> Any:
-            return squash(clip(g(n, size + j) + s(n, size + j))) * h(n, j)
+            return squash(clip(g(n, size + j) + s(n, size + j)))
 
         return te.compute((batch, size), element, name="gru_reset")
 
-    candidates = product(ctx, ctx.te("gru_reset", reset, gates, sums, hidden), fresh)
+    r = ctx.te("gru_reset", reset, gates, sums)
+    if linear_before_reset:
+        after = ctx.emit(relax.op.multiply(r, columns(ctx, sums, 2 * size, 3 * size)))
+    else:
+        before = ctx.emit(relax.op.multiply(r, hidden))
+        after = product(ctx, before, columns(ctx, weights.recurrence, 2 * size, 3 * size))
 
-    def rest(g: te.Tensor, s: te.Tensor, k: te.Tensor, h: te.Tensor) -> te.Tensor:
+    def update(g: te.Tensor, s: te.Tensor, k: te.Tensor, h: te.Tensor) -> te.Tensor:
         def element(n: Any, j: Any) -> Any:
             z = squash(clip(g(n, j) + s(n, j)))
-            return update(z, candidate(clip(g(n, 2 * size + j) + k(n, j))), h(n, j))
+            return (one - z) * candidate(clip(g(n, 2 * size + j) + k(n, j))) + z * h(n, j)
 
         return te.compute((batch, size), element, name="gru_hidden")
 
-    return [ctx.te("gru_hidden", rest, gates, sums, candidates, hidden)]
+    return [ctx.te("gru_hidden", update, gates, sums, after, hidden)]
 
 
 def _rnn(
@@ -186,11 +171,14 @@ def columns(ctx: Context, x: relax.Expr, first: int, end: int) -> relax.Expr:
 
 
 def clipping(limit: float | None, dtype: str) -> Fn:
-    """What bounds the argument of an activation to -limit .. limit."""
+    """What bounds the argument of an activation to -limit .. limit.
+
+    Not by Select, over several of which, one inside another, TVM's simplifier takes minutes.
+    """
     if limit is None:
         return lambda x: x
     high, low = literal(limit, dtype), literal(-limit, dtype)
-    return lambda x: minimum(maximum(x, low), high)
+    return lambda x: tirx.min(tirx.max(x, low), high)
 
 
 _FUNCTIONS: dict[str, tuple[Fn, tuple[float, ...]]] = {

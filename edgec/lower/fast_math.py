@@ -123,8 +123,9 @@ def _polynomial(coefficients: tuple[float, ...], x: Any, lanes: int) -> Any:
 def _clamp(x: Any, low: float, high: float, lanes: int) -> Any:
     """`x` within bounds; NaN is in neither comparison and passes."""
     least, most = (_constant("float32", bound, lanes) for bound in (low, high))
-    raised = tirx.Select(x < least, least, x)
-    return tirx.Select(x > most, most, raised)
+    given, raised = (_variable(name, "float32", lanes) for name in ("g", "u"))
+    value = tirx.Select(raised > most, most, raised)
+    return tirx.Let(given, x, tirx.Let(raised, tirx.Select(given < least, least, given), value))
 
 
 def _variable(name: str, dtype: str, lanes: int) -> Any:

@@ -72,7 +72,7 @@ def _repeated(loop: Loop, body: Callable[..., Any]) -> Callable[..., None]:
         for turn in range(loop.times):
             places = [loop.times - 1 - turn if back else turn for back in loop.scanned]
             slices = [
-                tvm.runtime.tensor(np.ascontiguousarray(x[i]))
+                tvm.runtime.tensor(np.array(x[i], order="C"))
                 for x, i in zip(scanned, places, strict=True)
             ]
             values = list(body(*carried, *slices, *others))
