@@ -17,7 +17,7 @@ from edgec.errors import LoweringError
 from edgec.lower.extract_loop import extract_loop
 from edgec.lower.in_place import in_place_pairs
 from edgec.lower.origins import Nodes
-from edgec.lower.repeat import Loop, body_of
+from edgec.lower.repeat import Loop, body_of, is_repeat
 from edgec.program import Buffer, Call, Extent, Program, State, Step, Tensor, dtype_of
 
 
@@ -80,9 +80,8 @@ class _Extraction:
 
     def _results(self, function: relax.Function) -> tuple[int, ...]:
         """Append the steps of a function whose parameters have buffers; those of its results."""
-        for block in function.body.blocks:
-            for binding in block.bindings:
-                self.buffer_of[binding.var] = self._value(binding.var.name, binding.value)
+        for binding in _bindings(function):
+            self.buffer_of[binding.var] = self._value(binding.var.name, binding.value)
         return self._buffers(function.body.body)
 
     def _add(self, buffer: Buffer) -> int:
@@ -92,7 +91,7 @@ class _Extraction:
     def _value(self, name: str, value: relax.Expr) -> int | tuple[int, ...]:
         if isinstance(value, relax.Call) and value.op.name == "relax.call_tir":
             return self._call(name, value)
-        if isinstance(value, relax.Call) and value.op.name == "relax.call_dps_packed":
+        if is_repeat(value):
             return self._loop(name, value)
         if isinstance(value, relax.Call) and value.op.name == "relax.reshape":
             return self._buffers(value.args[0])[0]
@@ -154,7 +153,13 @@ class _Extraction:
 
         arguments = self._buffers(call.args[1])
         steps, results = extract_loop(
-            self.program, Loop.of(function), name, arguments, self._copy_step, body
+            self.program,
+            Loop.of(function),
+            name,
+            arguments,
+            self._copy_step,
+            body,
+            any(is_repeat(binding.value) for binding in _bindings(function)),
         )
         self.program.steps += steps
         return results[0] if len(results) == 1 else results
@@ -214,6 +219,10 @@ class _Extraction:
                 self.program.buffers[number] = Buffer(
                     buffer.name, buffer.nbytes, buffer.where, position[buffer.name]
                 )
+
+
+def _bindings(function: relax.Function) -> list[relax.Binding]:
+    return [binding for block in function.body.blocks for binding in block.bindings]
 
 
 def _nbytes(type_: relax.TensorType) -> int:

@@ -27,12 +27,14 @@ def extract_loop(
     arguments: Sequence[int],
     copy_step: CopyStep,
     body: Body,
+    nested: bool,
 ) -> tuple[list[Step], tuple[int, ...]]:
     """The steps of a loop called with the buffers `arguments`, and the buffers of its results.
 
-    New buffers, called `name`, are added to `program`.
+    New buffers, called `name`, are added to `program`. The slices of a `nested` loop's outer body
+    are copied: what moves there does not move in the inner one.
     """
-    return _Loop(program, loop, name, copy_step).extract(arguments, body)
+    return _Loop(program, loop, name, copy_step).extract(arguments, body, nested)
 
 
 class _Loop:
@@ -52,7 +54,9 @@ class _Loop:
         self.renamed: dict[int, int] = {}
         self.fresh = 0
 
-    def extract(self, arguments: Sequence[int], body: Body) -> tuple[list[Step], tuple[int, ...]]:
+    def extract(
+        self, arguments: Sequence[int], body: Body, nested: bool
+    ) -> tuple[list[Step], tuple[int, ...]]:
         loop = self.loop
         split = loop.carried + len(loop.scanned)
         others = arguments[split:]
@@ -61,11 +65,10 @@ class _Loop:
             self._scanned(each, backwards, others)
             for each, backwards in zip(arguments[loop.carried : split], loop.scanned, strict=True)
         ]
+        if nested:
+            slices = [self._copied(each, self.first) for each in slices]
         self.fresh = len(self.program.buffers)
         self.steps, results = body([*carried, *slices, *others])
-        nested = any(isinstance(step, Repeat) for step in self.steps)
-        if nested:
-            self._hold_still(slices)
         yielded = [
             self._yield(result, backwards, nested)
             for result, backwards in zip(results[loop.carried :], loop.yielded, strict=True)
@@ -105,11 +108,6 @@ class _Loop:
     def _move(self, buffer: int, nbytes: int, backwards: bool) -> None:
         start = (self.loop.times - 1) * nbytes if backwards else 0
         self.moves[buffer] = Move(buffer, start, -nbytes if backwards else nbytes)
-
-    def _hold_still(self, slices: list[int]) -> None:
-        """Copy slices before a body that has a loop of its own, inside which they do not move."""
-        for buffer in slices:
-            self.steps = _renamed(self.steps, buffer, self._copied(buffer, self.first))
 
     def _yield(self, result: int, backwards: bool, nested: bool) -> int:
         """The buffer of a yielded tensor, a slice of which the body writes, or copies."""

@@ -112,8 +112,13 @@ def is_body(function: BaseFunc) -> bool:
     return function.attrs is not None and LOOP in function.attrs
 
 
+def is_repeat(value: relax.Expr) -> bool:
+    """Whether a bound value is the call of a body as a loop."""
+    return isinstance(value, relax.Call) and value.op.name == "relax.call_dps_packed"
+
+
 def body_of(call: relax.Call) -> str:
-    """The name of the body that a `call_dps_packed` repeats."""
+    """The name of the body that such a call repeats."""
     return str(call.args[0].global_symbol).removeprefix(_REPEAT)
 
 
