@@ -103,7 +103,8 @@ class Graph:
 
     `source_opset` and `source_bytes` (of constants) are those of the model that was loaded, and
     `external_data` whether its tensors lay in other files. Passes make no operator that is newer
-    than `opset_limit`, the source's opset unless somebody raises it.
+    than `opset_limit`, the source's opset unless somebody raises it. Where `result_opset` is set,
+    `to_source_opset` writes at it instead.
     `gs.nodes` is in topological order except between a pass's insertions and `sweep`. Nodes and
     tensors are those of `edgec.onnx_io`; change the graph through the methods here.
     """
@@ -114,6 +115,7 @@ class Graph:
         self.gs = surgeon
         self.source_opset = source_opset
         self.opset_limit = min(source_opset, int(surgeon.opset))
+        self.result_opset: int | None = None
         self.external_data = False
         self.trusted = trusted
         self.source_bytes = self.constant_bytes()
@@ -346,8 +348,11 @@ class Graph:
     def to_source_opset(self) -> onnx.ModelProto:
         """The graph at the opset it was loaded from, or else the least newer one that can hold it.
 
-        An operator that a pass made may be newer than the source: see `opset_limit`.
+        An operator that a pass made may be newer than the source: see `opset_limit`. Raises
+        ModelError where there is a `result_opset` and an operator cannot be written at it.
         """
+        if self.result_opset is not None:
+            return self.to_onnx(self.result_opset)
         for opset in range(self.source_opset, self.opset):
             try:
                 return self.to_onnx(opset)
@@ -364,6 +369,7 @@ class Graph:
         twin = Graph(copy(self.gs), self._header, self.source_opset, self.trusted)
         twin.source_bytes = self.source_bytes
         twin.opset_limit = self.opset_limit
+        twin.result_opset = self.result_opset
         twin.external_data = self.external_data
         return twin
 

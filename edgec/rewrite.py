@@ -214,6 +214,7 @@ class _Driver:
 def parse(text: str, table: Mapping[str, type[AnyPass]]) -> tuple[AnyPass, ...]:
     """Passes written as `name,name{option=value,other=value}`; `table` has them by name.
 
+    The value of an option of type `tuple[str, ...]` is written as `a+b`, or as nothing.
     Raises UsageError for an unknown pass or option, naming those there are, and for a wrong value.
     """
     passes: list[AnyPass] = []
@@ -245,6 +246,11 @@ def _options(kind: type[AnyPass], text: str, name: str) -> dict[str, Any]:
 
 
 def _value(text: str, kind: type, where: str) -> Any:
+    if typing.get_origin(kind) is tuple:
+        names = tuple(part.strip() for part in text.split("+")) if text else ()
+        if "" in names:
+            raise UsageError(f"{text!r} has an empty name", where=where, hint="write a+b")
+        return names
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
