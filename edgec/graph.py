@@ -18,21 +18,20 @@ from edgec.downgrade import convert
 from edgec.errors import ModelError, PassError
 from edgec.external import all_tensors, load_external, parse_model, read_model, save_model
 from edgec.limits import INTERNAL_OPSET, check_limits
-from edgec.limits import graphs as proto_graphs
 from edgec.onnx_io import export_graph, import_graph
 from edgec.shapes import infer
-from edgec.skeleton import inferred_outputs, split
+from edgec.skeleton import inferred_outputs, restore, split
 from edgec.tensors import (
     Constant,
     Node,
     Variable,
+    inner_graphs,
     inner_nodes,
     is_static,
     metadata_of,
-    set_type,
     subgraphs,
 )
-from edgec.topology import copy, sort
+from edgec.topology import copy, instantiate, sort
 
 
 def load(
@@ -89,7 +88,7 @@ def load(
     )
     reached = next(o.version for o in prepared.opset_import if o.domain in ("", "ai.onnx"))
     surgeon = import_graph(prepared.graph, reached, weights)
-    _restore(surgeon, model, skeleton)
+    restore(surgeon, model, skeleton)
     body = ("graph", "functions", "opset_import", "training_info")
     header = onnx.ModelProto(**{f.name: v for f, v in model.ListFields() if f.name not in body})
     header.opset_import.extend(o for o in prepared.opset_import if o.domain not in ("", "ai.onnx"))
@@ -219,6 +218,8 @@ class Graph:
         node.owner = beside.owner
         assert beside.owner is not None
         beside.owner.nodes.append(node)
+        if any(inner_graphs(node)):
+            self._outputs = None
         return node
 
     def inline(self, node: Node, body: gs.Graph) -> list[gs.Tensor]:
@@ -229,6 +230,18 @@ class Graph:
         node.owner.nodes.extend(body.nodes)
         outputs = list(body.outputs)
         body.nodes, body.outputs = [], []
+        self._outputs = None
+        return outputs
+
+    def instantiate(
+        self, beside: Node, body: gs.Graph, inputs: Sequence[gs.Tensor]
+    ) -> list[gs.Tensor]:
+        """Copies of the nodes of `body` in the graph of `beside`; what they yield for `inputs`."""
+        assert beside.owner is not None
+        nodes, outputs = instantiate(body, inputs, self.unique_name)
+        for node in nodes:
+            node.owner = beside.owner
+        beside.owner.nodes.extend(nodes)
         self._outputs = None
         return outputs
 
@@ -388,28 +401,3 @@ def _note_defaults(model: onnx.ModelProto, notes: list[str]) -> None:
         notes.append(f"{len(listed)} inputs with a default value made constants: {shown}")
     if model.training_info:
         notes.append("training information dropped")
-
-
-def _restore(surgeon: gs.Graph, model: onnx.ModelProto, skeleton: onnx.ModelProto) -> None:
-    """Give back what ONNX's converter and inference drop: declarations and metadata."""
-    declared = {i.name: i for i in (*model.graph.input, *model.graph.output)}
-    bound = {i.name: i for i in (*skeleton.graph.input, *skeleton.graph.output)}
-    for tensor in (*surgeon.inputs, *surgeon.outputs):
-        if not isinstance(tensor, Variable):
-            continue
-        tensor.info = declared.get(tensor.name, tensor.info)
-        if tensor.shape is None and tensor.info is not None:
-            known = tensor.dtype
-            set_type(tensor, bound.get(tensor.name, tensor.info).type)
-            tensor.dtype = known if known is not None else tensor.dtype
-    surgeon.name = model.graph.name
-    surgeon.doc_string = model.graph.doc_string
-    surgeon.metadata = metadata_of(model.graph)
-    before = {n.output[0]: n for g in proto_graphs(model.graph) for n in g.node if n.output}
-    for graph in subgraphs(surgeon):
-        for node in graph.nodes:
-            source = before.get(node.outputs[0].name) if node.outputs else None
-            if source is not None:
-                node.name = node.name or source.name
-                node.metadata = node.metadata or metadata_of(source)
-                node.doc_string = node.doc_string or source.doc_string

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Sequence
 
 import onnx_graphsurgeon as gs
 
 from edgec.errors import PassError
-from edgec.tensors import Constant, Node, Variable, inner_nodes
+from edgec.tensors import Constant, Node, Variable, inner_nodes, subgraphs
 
 
 def sort(graph: gs.Graph) -> None:
@@ -93,6 +94,21 @@ def copy(graph: gs.Graph) -> gs.Graph:
     return _Copier().graph(graph)
 
 
+def instantiate(
+    body: gs.Graph, inputs: Sequence[gs.Tensor], fresh: Callable[[str], str]
+) -> tuple[list[Node], list[gs.Tensor]]:
+    """Copies of the nodes of a subgraph, which read `inputs` for its inputs, and its outputs.
+
+    Constants and the tensors that the subgraph takes from around it are shared. `fresh` turns a
+    name into one that is not taken. A symbolic size may stand for another one in each copy, so it
+    becomes unknown.
+    """
+    copier = _Instantiator(body, fresh)
+    copier.tensors.update(zip(body.inputs, inputs, strict=True))
+    nodes = [copier.node(node) for node in body.nodes]
+    return nodes, [copier.tensor(t) for t in body.outputs]
+
+
 class _Copier:
     def __init__(self) -> None:
         self.tensors: dict[gs.Tensor, gs.Tensor] = {}
@@ -132,3 +148,27 @@ class _Copier:
             doc_string=node.doc_string,
             metadata=node.metadata,
         )
+
+
+class _Instantiator(_Copier):
+    def __init__(self, body: gs.Graph, fresh: Callable[[str], str]) -> None:
+        super().__init__()
+        self.fresh = fresh
+        self.made = {t for graph in subgraphs(body) for t in graph.inputs}
+        self.made.update(t for g in subgraphs(body) for n in g.nodes for t in n.outputs)
+
+    def tensor(self, tensor: gs.Tensor) -> gs.Tensor:
+        if tensor in self.tensors:
+            return self.tensors[tensor]
+        if tensor not in self.made and tensor.name:
+            return tensor
+        new = super().tensor(tensor)
+        new.name = self.fresh(tensor.name) if tensor.name else ""
+        if new.shape is not None:
+            new.shape = tuple(d if isinstance(d, int) else None for d in new.shape)
+        return new
+
+    def node(self, node: Node) -> Node:
+        new = super().node(node)
+        new.name = self.fresh(node.name) if node.name else ""
+        return new

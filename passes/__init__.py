@@ -29,6 +29,7 @@ from edgec.passes.merge_scales import MergeScales
 from edgec.passes.merge_slices import MergeSlices
 from edgec.passes.merge_transposes import MergeTransposes
 from edgec.passes.sink_transposes import SinkTransposes
+from edgec.passes.unroll_loops import UnrollLoops
 from edgec.rewrite import AnyPass
 
 PASSES: dict[str, type[AnyPass]] = {
@@ -61,6 +62,7 @@ PASSES: dict[str, type[AnyPass]] = {
         MergeSlices,
         MergeTransposes,
         SinkTransposes,
+        UnrollLoops,
     )
 }
 
@@ -79,6 +81,7 @@ _O1: tuple[AnyPass, ...] = (
 
 _O2: tuple[AnyPass, ...] = (
     *_O1,
+    UnrollLoops(),
     FuseGelu(),
     FuseLayerNorm(),
     FuseRmsNorm(),
