@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgec.passes.decompose_recurrent import DecomposeRecurrent
 from edgec.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from edgec.passes.eliminate_constant_conditions import EliminateConstantConditions
 from edgec.passes.eliminate_dead import EliminateDead
@@ -35,6 +36,7 @@ from edgec.rewrite import AnyPass
 PASSES: dict[str, type[AnyPass]] = {
     kind.name: kind
     for kind in (
+        DecomposeRecurrent,
         EliminateCommonSubexpressions,
         EliminateConstantConditions,
         EliminateDead,
