@@ -529,3 +529,12 @@ def test_an_operator_without_a_way_to_the_opset_is_named() -> None:
     with pytest.raises(ModelError, match="No Adapter") as error:
         library.optimize(text_model(text, 20), opset=17)
     assert error.value.where == "one of GridSample, going from opset 25 to 17"
+
+
+def test_verify_does_not_ask_onnxruntime_for_nan_behind_a_recurrent_layer() -> None:
+    text = """g (float[2,3,4] x, float[1,2,4] w, float[1,2,2] r) => (float[2,1,3,2] y) {
+      y = RNN <hidden_size = 2> (x, w, r)
+    }"""
+    pipeline = Pipeline(passes="decompose-recurrent")
+    (report,) = optimize_model(text_model(text), pipeline, verify=PassProof()).passes
+    assert (report.rewrites, report.rolled_back) == (1, "")
