@@ -6,7 +6,8 @@ NaN for NaN. Any other gives the same within tolerance on all but the last, whos
 another order; and but those that are not finite where the model has a recurrent layer, in which
 ONNX Runtime makes numbers of NaN and infinities. The tolerance is `MOST_TOLERANCES` of
 `edgec.compare`, or more where the model before the pass amplifies rounding: `OWN_RATIO` times what
-ONNX Runtime's own optimisations change in it.
+ONNX Runtime's own optimisations change in it. A pass that computes in a narrower type is held to
+`ROUNDINGS` of that type, on the samples of ordinary size: it may overflow on larger ones.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 
@@ -24,6 +26,7 @@ from edgec.arrays import Array, is_float, save_npz
 from edgec.compare import (
     MOST_TOLERANCES,
     OWN_RATIO,
+    RTOL,
     Justify,
     TensorReport,
     compare_tensor,
@@ -36,11 +39,17 @@ from edgec.limits import graphs
 from edgec.peers import EngineError
 from edgec.program import Tensor
 from edgec.rewrite import AnyPass, Numerics
+from edgec.tensors import numpy_dtype
 from edgec.verify import Reference
 
 SYMBOLIC_SIZE = 2
 """What a dimension that has no size is run with."""
 
+ROUNDINGS = 64
+"""Of a narrower type: by how many its arithmetic may be off at the end of a deep model."""
+
+_NARROW = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+_ORDINARY = ("random", "random again", "zeros")
 _RANDOM = frozenset(
     [
         *("Bernoulli", "Multinomial"),
@@ -143,7 +152,7 @@ def check(
     with engine:
         for wanted in expected:
             try:
-                outputs, rules = engine.run(wanted.inputs)
+                outputs, rules = engine.run(_as_declared(wanted.inputs, model))
             except EngineError as error:
                 text = f"ONNX Runtime cannot run the model any more: {error.what}"
                 return Complaint(text, wanted, {}), found
@@ -160,6 +169,13 @@ def _difference(
     if numerics == "exact":
         names = [name for name, a in wanted.outputs.items() if not _equal(a, outputs[name])]
         return f"output '{names[0]}' is not the same bit by bit" if names else None
+    if numerics in _NARROW:
+        if wanted.name not in _ORDINARY:
+            return None
+        outputs = {name: a.astype(wanted.outputs[name].dtype) for name, a in outputs.items()}
+        rounding = float(ml_dtypes.finfo(_NARROW[numerics]).eps)  # type: ignore[no-untyped-call]
+        wrong = _wrong(wanted, outputs, {}, ROUNDINGS * rounding / RTOL)
+        return f"output '{wrong.name}': {wrong.problem}" if wrong else None
     if wanted.name == "limits" or (wanted.name == "not finite" and _has_recurrent(before)):
         return None
     if not _wrong(wanted, outputs, {}):
@@ -174,10 +190,19 @@ def _has_recurrent(model: onnx.ModelProto) -> bool:
     return any(node.op_type in _RECURRENT for g in graphs(model.graph) for node in g.node)
 
 
-def _wrong(wanted: Outcome, outputs: Sample, own: Sample) -> TensorReport | None:
-    """The first output beyond tolerance; `own` are those of ONNX Runtime with optimisations."""
+def _as_declared(inputs: Sample, model: onnx.ModelProto) -> Sample:
+    """`inputs` in the types of the inputs of `model`, which a pass may have changed."""
+    types = {i.name: numpy_dtype(i.type.tensor_type.elem_type) for i in model.graph.input}
+    with np.errstate(over="ignore"):
+        return {name: array.astype(types[name], copy=False) for name, array in inputs.items()}
+
+
+def _wrong(
+    wanted: Outcome, outputs: Sample, own: Sample, tolerances: float = MOST_TOLERANCES
+) -> TensorReport | None:
+    """The first output beyond `tolerances`; `own` are those of ONNX Runtime with optimisations."""
     for name, expected in wanted.outputs.items():
-        limit = MOST_TOLERANCES
+        limit = tolerances
         if name in own:
             moved = compare_tensor(name, expected, own[name]).error
             limit = max(limit, OWN_RATIO * moved if math.isfinite(moved) else 0.0)
@@ -249,8 +274,6 @@ def _at_limits(array: Array) -> Array:
 
 
 def _ends(dtype: np.dtype[np.generic]) -> Iterator[float]:
-    import ml_dtypes
-
     info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     for value in (info.max, info.smallest_subnormal, info.tiny, 0.0, 1.0):
         yield from (float(value), -float(value))

@@ -23,7 +23,8 @@ from edgec.graph import Graph
 from edgec.tensors import Node
 from edgec.topology import check
 
-Numerics: TypeAlias = Literal["exact", "rounding", "approximate"]
+Numerics: TypeAlias = Literal["exact", "rounding", "approximate", "float16", "bfloat16"]
+"""How far a pass may change results, from nothing to what arithmetic in a narrower type does."""
 MAX_ROUNDS = 100
 MAX_SWEEPS = 1000
 GROWTH = 20

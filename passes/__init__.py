@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from edgec.passes.convert_to_bfloat16 import ConvertToBfloat16
+from edgec.passes.convert_to_float16 import ConvertToFloat16
 from edgec.passes.decompose_recurrent import DecomposeRecurrent
 from edgec.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from edgec.passes.eliminate_constant_conditions import EliminateConstantConditions
@@ -36,6 +38,8 @@ from edgec.rewrite import AnyPass
 PASSES: dict[str, type[AnyPass]] = {
     kind.name: kind
     for kind in (
+        ConvertToBfloat16,
+        ConvertToFloat16,
         DecomposeRecurrent,
         EliminateCommonSubexpressions,
         EliminateConstantConditions,

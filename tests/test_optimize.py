@@ -23,6 +23,7 @@ from edgec.modeldiff import diff
 from edgec.optimizer import Pipeline, load_pass, optimize_model
 from edgec.passes.fuse_conv_bn import FuseConvBn
 from edgec.passproof import PassProof, samples
+from edgec.rewrite import Skip
 
 Edgec = Callable[..., Any]
 
@@ -538,3 +539,48 @@ def test_verify_does_not_ask_onnxruntime_for_nan_behind_a_recurrent_layer() -> N
     pipeline = Pipeline(passes="decompose-recurrent")
     (report,) = optimize_model(text_model(text), pipeline, verify=PassProof()).passes
     assert (report.rewrites, report.rolled_back) == (1, "")
+
+
+@pytest.mark.parametrize("options", ["", "{keep_io=false}"])
+def test_float16_agrees_and_stops_anywhere(digits: Path, options: str) -> None:
+    passes = f"fuse-conv-bn,convert-to-float16{options}"
+    result = optimize_model(digits, Pipeline(passes=passes), verify=PassProof())
+    fuse, convert = result.passes
+    assert not convert.rolled_back
+    assert result.after["weight_bytes"] < 0.51 * result.before["weight_bytes"]
+    for count in range(fuse.rewrites, fuse.rewrites + convert.rewrites):
+        partly = optimize_model(digits, Pipeline(passes=passes, stop_after=count)).model
+        onnx.checker.check_model(partly, full_check=True)
+
+
+def test_a_pass_in_float16_is_held_to_it() -> None:
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    from edgec.graph import Graph
+    from edgec.rewrite import Numerics, Rewrite
+    from edgec.tensors import Node
+
+    @dataclass(frozen=True)
+    class Scale(Rewrite):
+        """Relu => Relu, times a number that is not one."""
+
+        factor: float = 1.0
+
+        name: ClassVar[str] = "scale"
+        numerics: ClassVar[Numerics] = "float16"
+        roots: ClassVar[tuple[str, ...]] = ("Relu",)
+
+        def rewrite(self, node: Node, graph: Graph) -> None:
+            if graph.consumers(node.outputs[0]):
+                raise Skip("done")
+            made = graph.insert(node, "Relu", list(node.inputs))
+            factor = graph.constant(np.array(self.factor, np.float32), "factor")
+            result = graph.insert(node, "Mul", [made.outputs[0], factor])
+            graph.replace(node.outputs[0], result.outputs[0])
+
+    for factor, right in ((1.01, True), (1.2, False)):
+        pipeline = Pipeline(passes=[Scale(factor=factor)])
+        (report,) = optimize_model(text_model(RELU), pipeline, verify=PassProof()).passes
+        assert report.rewrites == 1
+        assert bool(report.rolled_back) != right
