@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgec.passes.convert_qoperator_to_qdq import ConvertQoperatorToQdq
 from edgec.passes.convert_to_bfloat16 import ConvertToBfloat16
 from edgec.passes.convert_to_float16 import ConvertToFloat16
 from edgec.passes.decompose_recurrent import DecomposeRecurrent
@@ -38,6 +39,7 @@ from edgec.rewrite import AnyPass
 PASSES: dict[str, type[AnyPass]] = {
     kind.name: kind
     for kind in (
+        ConvertQoperatorToQdq,
         ConvertToBfloat16,
         ConvertToFloat16,
         DecomposeRecurrent,
