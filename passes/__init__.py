@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgec.passes.convert_einsum import ConvertEinsum
 from edgec.passes.convert_qoperator_to_qdq import ConvertQoperatorToQdq
 from edgec.passes.convert_to_bfloat16 import ConvertToBfloat16
 from edgec.passes.convert_to_float16 import ConvertToFloat16
@@ -39,6 +40,7 @@ from edgec.rewrite import AnyPass
 PASSES: dict[str, type[AnyPass]] = {
     kind.name: kind
     for kind in (
+        ConvertEinsum,
         ConvertQoperatorToQdq,
         ConvertToBfloat16,
         ConvertToFloat16,
@@ -90,6 +92,7 @@ _O1: tuple[AnyPass, ...] = (
 _O2: tuple[AnyPass, ...] = (
     *_O1,
     UnrollLoops(),
+    ConvertEinsum(simple=True),
     FuseGelu(),
     FuseLayerNorm(),
     FuseRmsNorm(),
