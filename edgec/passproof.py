@@ -6,9 +6,8 @@ NaN for NaN. Any other gives the same within tolerance on all but the last, whos
 another order; and but those that are not finite where the model has a recurrent layer, in which
 ONNX Runtime makes numbers of NaN and infinities. The tolerance is `MOST_TOLERANCES` of
 `edgec.compare`, or more where the model before the pass amplifies rounding: `OWN_RATIO` times what
-ONNX Runtime's own optimisations change in it. A pass that computes in a narrower type is held to
-`ROUNDINGS` of that type, of the largest value of an output, and on the samples of ordinary size: it
-may overflow on larger ones.
+ONNX Runtime's own optimisations change in it. Of a pass that computes in a narrower type,
+`edgec.narrowproof` knows what may be expected.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -37,6 +35,8 @@ from edgec.errors import DataError, VerifyError
 from edgec.external import save_model, write_file
 from edgec.graph import Graph
 from edgec.limits import graphs
+from edgec.narrowproof import NARROW, probed
+from edgec.narrowproof import complaint as narrow_complaint
 from edgec.peers import EngineError
 from edgec.program import Tensor
 from edgec.rewrite import AnyPass, Numerics
@@ -46,11 +46,6 @@ from edgec.verify import Reference
 SYMBOLIC_SIZE = 2
 """What a dimension that has no size is run with."""
 
-ROUNDINGS = 16
-"""Of a narrower type: by how many its arithmetic may be off at the end of a deep model."""
-
-_NARROW = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-_ORDINARY = ("random", "random again", "zeros")
 _RANDOM = frozenset(
     [
         *("Bernoulli", "Multinomial"),
@@ -146,8 +141,9 @@ def check(
     """The first complaint about `model`, which must give what is `expected` of the model `before`,
     and its outcomes."""
     found: list[Outcome] = []
+    narrow = NARROW.get(numerics)
     try:
-        engine = Reference(model)
+        engine = Reference(model if narrow is None else probed(model, narrow))
     except VerifyError as error:
         return Complaint(error.what, expected[0], {}), found
     with engine:
@@ -157,8 +153,12 @@ def check(
             except EngineError as error:
                 text = f"ONNX Runtime cannot run the model any more: {error.what}"
                 return Complaint(text, wanted, {}), found
+            if narrow is None:
+                wrong = _difference(wanted, outputs, numerics, before)
+            else:
+                wrong = narrow_complaint(wanted.name, wanted.outputs, outputs, narrow)
+                outputs = {name: outputs[name] for name in wanted.outputs}
             found.append(Outcome(wanted.name, wanted.inputs, outputs, rules))
-            wrong = _difference(wanted, outputs, numerics, before)
             if wrong:
                 return Complaint(f"{wrong}, sample '{wanted.name}'", wanted, outputs), found
     return None, found
@@ -170,10 +170,6 @@ def _difference(
     if numerics == "exact":
         names = [name for name, a in wanted.outputs.items() if not _equal(a, outputs[name])]
         return f"output '{names[0]}' is not the same bit by bit" if names else None
-    if numerics in _NARROW:
-        if wanted.name not in _ORDINARY:
-            return None
-        return _beyond(wanted.outputs, outputs, _NARROW[numerics])
     if wanted.name == "limits" or (wanted.name == "not finite" and _has_recurrent(before)):
         return None
     if not _wrong(wanted, outputs, {}):
@@ -186,21 +182,6 @@ def _difference(
 
 def _has_recurrent(model: onnx.ModelProto) -> bool:
     return any(node.op_type in _RECURRENT for g in graphs(model.graph) for node in g.node)
-
-
-def _beyond(expected: Sample, outputs: Sample, dtype: np.dtype[Any]) -> str | None:
-    """Which output is further from what is expected than arithmetic in `dtype` explains."""
-    rounding = float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]
-    for name, wanted in expected.items():
-        given = outputs[name]
-        if not is_float(wanted.dtype):
-            if not _equal(wanted, given):
-                return f"output '{name}' is not the same"
-            continue
-        limit = ROUNDINGS * rounding * np.abs(wanted).max(initial=0.0)
-        if not np.allclose(given.astype(wanted.dtype), wanted, rtol=0, atol=limit, equal_nan=True):
-            return f"output '{name}' is off by more than {ROUNDINGS} roundings of {dtype}"
-    return None
 
 
 def _as_declared(inputs: Sample, model: onnx.ModelProto) -> Sample:

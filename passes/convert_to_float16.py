@@ -6,8 +6,7 @@ The inputs and outputs of the model stay float32 unless `keep_io` is false. `kee
 names of nodes that stay float32 (`keep=Conv+head`). Operators that add up many values or leave the
 range soon stay it too, unless `delicate` is true: Softmax, Exp, reductions, most normalisations.
 
-ONNX Runtime on a CPU lacks most of these operators and computes them in float32 inside: `--verify`
-sees the rounding of weights and of what is cast, and no overflow in between.
+`--verify each` undoes it where a tensor overflows on values of ordinary size.
 
 *Needs* an operator of the main graph that has float16 at the model's opset, constants within its
 range that do not vanish in it, and more than the moving of data between operators that stay.

@@ -584,3 +584,18 @@ def test_a_pass_in_float16_is_held_to_it() -> None:
         (report,) = optimize_model(text_model(RELU), pipeline, verify=PassProof()).passes
         assert report.rewrites == 1
         assert bool(report.rolled_back) != right
+
+
+@pytest.mark.parametrize(
+    ("constant", "complaint"),
+    [("60000.0", "overflows float16, sample 'random'"), ("6.0", ""), ("-inf", "")],
+)
+def test_verify_sees_overflow_inside(constant: str, complaint: str) -> None:
+    text = f"""g (float[2,3] x) => (float[2,3] y) <float[1] k = {{{constant}}}> {{
+      a = Mul(x, x) b = Mul(a, k) y = Tanh(b)
+    }}"""
+    pipeline = Pipeline(passes="convert-to-float16")
+    (report,) = optimize_model(text_model(text), pipeline, verify=PassProof()).passes
+    assert report.rewrites == 3
+    assert complaint in report.rolled_back
+    assert bool(complaint) == bool(report.rolled_back)
