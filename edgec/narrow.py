@@ -21,7 +21,7 @@ _FLOAT32 = np.dtype(np.float32)
 DELICATE = frozenset(
     [
         *("BatchNormalization", "InstanceNormalization", "LpNormalization"),
-        *("MeanVarianceNormalization", "GlobalAveragePool", "GlobalLpPool", "LpPool", "Det", "DFT"),
+        *("GlobalAveragePool", "GlobalLpPool", "LpPool", "Det", "DFT"),
         *("CumProd", "CumSum", "Exp", "Log", "LogSoftmax", "Pow", "Range", "Softmax", "Softplus"),
         *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceProd"),
         *("ReduceSum", "ReduceSumSquare", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"),
@@ -39,6 +39,9 @@ _MOVERS = frozenset(
     ]
 )
 """Operators that do not compute: among themselves they are not worth a Cast."""
+
+# The bits of a number, and what ONNX defines as a function with constants of float32.
+_FLOAT32_ALONE = frozenset(("BitCast", "MeanVarianceNormalization"))
 
 # Whose constants are factors: each element counts, not only the largest.
 _FACTORS = frozenset(("Div", "Mul", "PRelu"))
@@ -92,6 +95,10 @@ class Narrow(Pass):
             raise Skip("it is to be kept")
         if node.op in DELICATE and not self.delicate:
             raise Skip(f"{node.op} is delicate")
+        if node.op in _FLOAT32_ALONE:
+            raise Skip(f"{node.op} of {self.dtype} is another function")
+        if node.op.startswith("Scatter") and node.attrs.get("reduction", "none") != "none":
+            raise Skip(f"ONNX Runtime does not reduce what it scatters in {self.dtype}")
         kinds = _kinds(node, graph, self.dtype)
         for i, tensor in enumerate(node.outputs):
             if tensor.dtype == _FLOAT32 and _formal(node.op, graph.opset, i, False) not in kinds:
