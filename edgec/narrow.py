@@ -157,7 +157,7 @@ class _Change:
                 yield maker
         for i, wide in enumerate(graph.inputs):
             users = self.graph.consumers(wide)
-            if wide.dtype != _FLOAT32 or not users:
+            if wide.dtype != _FLOAT32 or not users or wide in graph.outputs:
                 continue
             narrow = self.narrowed(wide, graph.nodes[0])
             for cast in list(narrow.inputs):
