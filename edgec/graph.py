@@ -20,7 +20,7 @@ from edgec.external import all_tensors, load_external, parse_model, read_model, 
 from edgec.limits import INTERNAL_OPSET, check_limits
 from edgec.onnx_io import export_graph, import_graph
 from edgec.shapes import infer
-from edgec.skeleton import inferred_outputs, restore, split
+from edgec.skeleton import inferred_outputs, note_defaults, restore, split
 from edgec.tensors import (
     Constant,
     Node,
@@ -65,7 +65,7 @@ def load(
     external = any(t.data_location == TensorProto.EXTERNAL for t in all_tensors(model))
     load_external(model, folder)
     skeleton, weights = split(model, opset)
-    _note_defaults(model, notes)
+    note_defaults(model, notes)
     bind(
         skeleton.graph,
         weights,
@@ -391,13 +391,3 @@ class Graph:
         used = {node.domain for node in self.nodes() if node.domain}
         versions = {"": self.opset} | {d: found.get(d, 1) for d in sorted({*used, *found})}
         return [helper.make_opsetid(domain, version) for domain, version in versions.items()]
-
-
-def _note_defaults(model: onnx.ModelProto, notes: list[str]) -> None:
-    values = {t.name for t in model.graph.initializer}
-    listed = [i.name for i in model.graph.input if i.name in values]
-    if listed and model.ir_version >= 4:
-        shown = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
-        notes.append(f"{len(listed)} inputs with a default value made constants: {shown}")
-    if model.training_info:
-        notes.append("training information dropped")

@@ -117,3 +117,14 @@ def restore(surgeon: gs.Graph, model: onnx.ModelProto, skeleton: onnx.ModelProto
                 node.name = node.name or source.name
                 node.metadata = node.metadata or metadata_of(source)
                 node.doc_string = node.doc_string or source.doc_string
+
+
+def note_defaults(model: onnx.ModelProto, notes: list[str]) -> None:
+    """Append to `notes` what of `model` a skeleton leaves out: default values, training."""
+    values = {t.name for t in model.graph.initializer}
+    listed = [i.name for i in model.graph.input if i.name in values]
+    if listed and model.ir_version >= 4:
+        shown = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
+        notes.append(f"{len(listed)} inputs with a default value made constants: {shown}")
+    if model.training_info:
+        notes.append("training information dropped")
