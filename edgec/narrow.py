@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from edgec.errors import UsageError
 from edgec.graph import Graph
 from edgec.rewrite import Pass, Skip
 from edgec.tensors import Constant, Node, Variable, inner_graphs, onnx_dtype
@@ -53,6 +54,7 @@ class Narrow(Pass):
 
     With `keep_io` the inputs and outputs of the model stay as they are. `keep` are operators and
     names of nodes that stay, besides those of `DELICATE`, which `delicate` converts as well.
+    Raises UsageError for one that is neither.
     """
 
     keep_io: bool = True
@@ -62,6 +64,7 @@ class Narrow(Pass):
     dtype: ClassVar[np.dtype[Any]]
 
     def run(self, graph: Graph) -> Iterator[Node | tuple[Node, Skip]]:
+        self._check_names(graph)
         chosen: set[Node] = set()
         for node in graph.nodes():
             types = [t.dtype for t in (*node.inputs, *node.outputs)]
@@ -85,6 +88,15 @@ class Narrow(Pass):
                 yield node
         if not self.keep_io:
             yield from change.signature()
+
+    def _check_names(self, graph: Graph) -> None:
+        known = {name for node in graph.nodes() for name in (node.op, node.name)}
+        for name in self.keep:
+            if name not in known and not onnx.defs.has(name):
+                raise UsageError(
+                    f"there is no operator and no node '{name}'",
+                    where=f"option 'keep' of {self.name}",
+                )
 
     def _guard(self, node: Node, graph: Graph) -> None:
         if node.owner is not graph.gs:

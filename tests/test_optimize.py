@@ -599,3 +599,10 @@ def test_verify_sees_overflow_inside(constant: str, complaint: str) -> None:
     assert report.rewrites == 3
     assert complaint in report.rolled_back
     assert bool(complaint) == bool(report.rolled_back)
+
+
+def test_what_is_to_stay_float32_exists() -> None:
+    model = text_model("g (float[2] x) => (float[2] y) { [head] y = Neg(x) }")
+    library.optimize(model, "convert-to-float16{keep=head+Softmax}")
+    with pytest.raises(UsageError, match="no operator and no node 'haed'"):
+        library.optimize(model, "convert-to-float16{keep=haed}")
