@@ -273,6 +273,11 @@ class Context:
         return self.map("cast", lambda x: x.astype(dtype), expr)
 
 
+def operator(node: gs.Node) -> str:
+    """The operator's name, with its domain in front where that is not ONNX's own."""
+    return node.op if node.domain in (None, "", "ai.onnx") else f"{node.domain}.{node.op}"
+
+
 def at(tensor: te.Tensor, index: tuple[Any, ...]) -> Any:
     """The element of `tensor` that broadcasting aligns with output position `index`."""
     shape = tensor.shape

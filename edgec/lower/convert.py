@@ -22,14 +22,17 @@ from edgec.lower import (
     blocked,
     cast,
     conv,
+    deform,
     detection,
     elementwise,
     extent,
+    features,
     generate,
     index,
     linear,
     matmul,
     normalization,
+    optional,
     order,
     pool,
     quantize,
@@ -37,9 +40,21 @@ from edgec.lower import (
     resize,
     sample,
     shape,
+    signal,
+    training,
+    trees,
 )
 from edgec.lower.blocked import Blocked
-from edgec.lower.context import Context, Refused, Result, Shape, Unsupported, select, tensor_dtype
+from edgec.lower.context import (
+    Context,
+    Refused,
+    Result,
+    Shape,
+    Unsupported,
+    operator,
+    select,
+    tensor_dtype,
+)
 from edgec.lower.expand import expand
 from edgec.lower.extent import FOLLOWERS, UNKNOWN, open_ended
 from edgec.lower.fold import evaluate
@@ -55,12 +70,15 @@ TABLE: dict[str, Entry] = {
     **activation.ENTRIES,
     **cast.ENTRIES,
     **conv.ENTRIES,
+    **deform.ENTRIES,
     **detection.ENTRIES,
+    **features.ENTRIES,
     **generate.ENTRIES,
     **index.ENTRIES,
     **linear.ENTRIES,
     **matmul.ENTRIES,
     **normalization.ENTRIES,
+    **optional.ENTRIES,
     **order.ENTRIES,
     **pool.ENTRIES,
     **quantize.ENTRIES,
@@ -68,6 +86,9 @@ TABLE: dict[str, Entry] = {
     **resize.ENTRIES,
     **sample.ENTRIES,
     **shape.ENTRIES,
+    **signal.ENTRIES,
+    **training.ENTRIES,
+    **trees.ENTRIES,
 }
 
 ORIGIN = "edgec.origin"
@@ -206,18 +227,16 @@ class _Walk:
                 {t.name: v for t, v in zip(node.outputs, known, strict=False) if t.name}
             )
             return
-        if node.op == "If":
+        if operator(node) == "If":
             self._branch(node, name, depth)
-        elif node.domain not in (None, "", "ai.onnx"):
-            raise Refused(f"operators of domain {node.domain!r} are not lowered")
-        elif node.op in TABLE:
+        elif operator(node) in TABLE:
             self._entry(node)
         else:
             self._body(node, name, depth)
 
     def _image(self, node: gs.Node) -> bool:
         """Lower a node on blocked images, where it has such a form and its operands do."""
-        entry = blocked.ENTRIES.get(node.op) if self.ctx.block else None
+        entry = blocked.ENTRIES.get(operator(node)) if self.ctx.block else None
         if entry is None:
             return False
         inputs = [self._form(t) for t in node.inputs]
@@ -242,7 +261,7 @@ class _Walk:
         for tensor, expr in zip(node.inputs, inputs, strict=True):
             if tensor.name and expr is None:
                 raise Refused(f"its input {tensor.name!r} is not a tensor edgec can make")
-        result = TABLE[node.op](ctx, node, inputs)
+        result = TABLE[operator(node)](ctx, node, inputs)
         self._all_read(node)
         if node.op in FOLLOWERS and node.inputs[0].name in ctx.extents:
             ctx.extents[node.outputs[0].name] = ctx.extents[node.inputs[0].name]
@@ -285,7 +304,7 @@ class _Walk:
                 types[tensor.name] = (self.ctx.dtype(expr), self.ctx.shape(expr))
         body = expand(node, types, self.opset)
         if body is None:
-            raise Refused(NO_ENTRY.get(node.op, "this operator is not lowered"))
+            raise Refused(NO_ENTRY.get(operator(node), "this operator is not lowered"))
         self.nodes(body, name, depth + 1)
         for tensor in node.outputs:
             expr = self._expr(tensor)

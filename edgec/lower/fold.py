@@ -13,6 +13,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx.reference import ReferenceEvaluator
 
+from edgec.lower.context import operator
 from edgec.onnx_io import export_node
 
 LIMIT = 4096
@@ -71,6 +72,8 @@ def evaluate(
     node: gs.Node, values: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], opset: int
 ) -> list[np.ndarray] | None:
     """The outputs of `node` where they follow from known `values` and `shapes`, else None."""
+    if operator(node) != node.op:
+        return None
     if node.op == "Constant":
         value = _constant(node)
         return None if value is None else [value]
