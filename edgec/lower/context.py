@@ -42,7 +42,7 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
 
 
 def tensor_dtype(dtype: Any) -> str:
-    """The TVM dtype name of a numpy dtype; raises Refused for strings and packed types."""
+    """The TVM dtype name of a numpy dtype; raises Refused for strings and narrow types."""
     name = str(np.dtype(dtype).name)
     if name not in _DTYPES:
         raise Refused(f"elements of type {name} are not lowered")
@@ -56,10 +56,17 @@ _DTYPES = frozenset(
 
 
 _NARROW_FLOATS = ("4_e2m1fn", "8_e8m0fnu", "8_e4m3fn", "8_e4m3fnuz", "8_e5m2", "8_e5m2fnuz")
-_WIDER = {
+WIDER = {
     **{"int2": "int8", "int4": "int8", "uint2": "uint8", "uint4": "uint8"},
     **{f"float{kind}": "float32" for kind in _NARROW_FLOATS},
 }
+"""The types in which those are held that are too narrow to compute with (see `narrow`)."""
+
+
+def held_dtype(dtype: Any) -> str:
+    """The TVM dtype that holds elements of a numpy dtype; raises Refused for strings."""
+    name = np.dtype(dtype).name
+    return tensor_dtype(WIDER.get(name, dtype))
 
 
 class Context:
@@ -155,7 +162,7 @@ class Context:
         Types narrower than a byte and 8-bit floats are held in the next wider type.
         """
         array = np.asarray(value)
-        array = array.astype(_WIDER.get(array.dtype.name, array.dtype))
+        array = array.astype(WIDER.get(array.dtype.name, array.dtype))
         if dtype is not None:
             array = array.astype(numpy_dtype(dtype))
         tensor_dtype(array.dtype)

@@ -51,13 +51,15 @@ from edgec.lower.context import (
     Result,
     Shape,
     Unsupported,
+    held_dtype,
     operator,
     select,
-    tensor_dtype,
 )
 from edgec.lower.expand import expand
 from edgec.lower.extent import FOLLOWERS, UNKNOWN, open_ended
 from edgec.lower.fold import evaluate
+from edgec.lower.narrow import packed, unpacked
+from edgec.packing import is_packed, stored_shape
 
 if TYPE_CHECKING:
     from edgec.graph import Graph
@@ -137,13 +139,13 @@ def _convert(graph: Graph, block: int) -> tuple[tvm.IRModule, list[Unsupported]]
     ctx = Context(builder, block, open_ended(source))
     walk = _Walk(ctx, int(source.opset))
     try:
-        params = [_placeholder(t) for t in source.inputs]
+        params = [_placeholder(t, stored=True) for t in source.inputs]
     except Refused as error:
         return tvm.IRModule(), [Unsupported("", "input", error.what)]
-    for tensor, param in zip(source.inputs, params, strict=True):
-        ctx.exprs[tensor.name] = param
     with builder.function("main", params):
         with builder.dataflow():
+            for tensor, param in zip(source.inputs, params, strict=True):
+                walk.input(tensor, param)
             walk.nodes(source.nodes, None)
             outputs = [walk.output(t) for t in source.outputs]
             extents = [
@@ -158,16 +160,16 @@ def _convert(graph: Graph, block: int) -> tuple[tvm.IRModule, list[Unsupported]]
     return module.with_attr(EXTENTS, [[i, axis] for i, axis, _ in extents]), walk.refused
 
 
-def _placeholder(tensor: gs.Variable) -> relax.Var:
-    """A free variable with the tensor's declared dtype and shape."""
+def _placeholder(tensor: gs.Variable, stored: bool = False) -> relax.Var:
+    """A free variable with the tensor's declared dtype and shape, as it is held or `stored`."""
     if tensor.dtype is None or tensor.shape is None:
         raise Refused(f"tensor {tensor.name!r} has no known type and shape")
     if not all(isinstance(n, int | np.integer) for n in tensor.shape):
         raise Refused(f"tensor {tensor.name!r} has no static shape: {tensor.shape}")
-    return relax.Var(
-        tensor.name,
-        relax.TensorType([int(n) for n in tensor.shape], tensor_dtype(tensor.dtype)),
-    )
+    shape, dtype = tuple(int(n) for n in tensor.shape), held_dtype(tensor.dtype)
+    if stored and is_packed(tensor.dtype.name):
+        shape, dtype = stored_shape(tensor.dtype.name, shape), "uint8"
+    return relax.Var(tensor.name, relax.TensorType(shape, dtype))
 
 
 class _Walk:
@@ -192,9 +194,22 @@ class _Walk:
                 self.refused.append(Unsupported(name, node.op, error.what))
                 self._stand_in(node)
 
+    def input(self, tensor: gs.Variable, param: relax.Var) -> None:
+        """Make a parameter the tensor; narrow elements are unpacked for its first reader."""
+        if is_packed(tensor.dtype.name) and tensor.outputs:
+            reader = tensor.outputs[0]
+            self.ctx.enter(reader, reader.name or reader.outputs[0].name)
+            param = unpacked(self.ctx, param, tensor.dtype.name, tuple(tensor.shape))
+        self.ctx.exprs[tensor.name] = param
+
     def output(self, tensor: gs.Tensor) -> relax.Expr:
+        """The result of a tensor, narrow elements packed; a number where it was refused."""
         expr = self._expr(tensor)
-        return relax.const(0.0) if expr is None else expr
+        if expr is None:
+            return relax.const(0.0)
+        if tensor.dtype is not None and is_packed(np.dtype(tensor.dtype).name):
+            return packed(self.ctx, expr, np.dtype(tensor.dtype).name)
+        return expr
 
     def _expr(self, tensor: gs.Tensor) -> relax.Expr | None:
         name = tensor.name
@@ -291,7 +306,7 @@ class _Walk:
         static = tensor.shape is not None and all(isinstance(n, int | np.integer) for n in declared)
         if static and tuple(int(n) for n in declared) != shape:
             raise Refused(f"shape {shape} of {tensor.name!r} is declared as {tuple(declared)}")
-        if tensor.dtype is not None and np.dtype(tensor.dtype).name != dtype:
+        if tensor.dtype is not None and held_dtype(tensor.dtype) != dtype:
             raise Refused(f"{tensor.name!r} of {dtype} is declared {tensor.dtype}")
 
     def _body(self, node: gs.Node, name: str, depth: int) -> None:
