@@ -126,9 +126,7 @@ def _code(held: Any, dtype: str) -> Any:
         return tirx.bitwise_and(held.astype("int32"), literal(2 ** bits_of(dtype) - 1, "int32"))
     nan = literal(int(np.array(np.nan, numpy_dtype(dtype)).view(np.uint8)), "int32")
     if dtype == SCALE:
-        return select(
-            tirx.isnan(held), nan, (_bits(held) >> literal(23, "uint32")).astype("int32")
-        )
+        return select(tirx.isnan(held), nan, (_bits(held) >> literal(23, "uint32")).astype("int32"))
     info = ml_dtypes.finfo(numpy_dtype(dtype))  # type: ignore[no-untyped-call]
     infinity = literal(2.0**info.maxexp, "float32")
     bits = _bits(tirx.min(tirx.abs(held), infinity))
