@@ -12,6 +12,7 @@ import numpy as np
 
 from edgec.arrays import Array
 from edgec.program import bits_of, dtype_of
+from edgec.runtime.load import raw
 
 
 def is_packed(dtype: str) -> bool:
@@ -27,13 +28,7 @@ def stored_shape(dtype: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def pack(array: Array) -> Array:
     """A narrow `array` as uint8."""
-    name, codes = array.dtype.name, np.ascontiguousarray(array).view(np.uint8)
-    bits = bits_of(name)
-    row = np.zeros(-(-array.size * bits // 8) * 8 // bits, np.uint8)
-    row[: array.size] = codes.ravel() & (2**bits - 1)
-    shifts = np.arange(0, 8, bits).astype(np.uint8)
-    whole: Array = np.bitwise_or.reduce(row.reshape(-1, 8 // bits) << shifts, axis=1)
-    return whole.reshape(stored_shape(name, array.shape))
+    return raw(array, np.dtype(np.uint8))
 
 
 def unpack(stored: Array, dtype: str, shape: tuple[int, ...]) -> Array:
@@ -45,3 +40,10 @@ def unpack(stored: Array, dtype: str, shape: tuple[int, ...]) -> Array:
         codes = (codes ^ np.uint8(1 << (bits - 1))) - np.uint8(1 << (bits - 1))
     array: Array = codes.ravel()[: math.prod(shape)].view(dtype_of(dtype)).reshape(shape)
     return array
+
+
+def typed(array: Array, dtype: str, shape: tuple[int, ...]) -> Array:
+    """What a module returned, as the array of `dtype` that it stands for."""
+    if is_packed(dtype):
+        return unpack(array, dtype, shape)
+    return array.view(dtype_of(dtype)) if dtype == "bfloat16" else array

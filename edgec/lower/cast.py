@@ -14,7 +14,15 @@ import onnx_graphsurgeon as gs
 from tvm import relax, tirx
 from tvm.ir import Constant
 
-from edgec.lower.context import WIDER, Context, Refused, is_float, literal, tensor_dtype
+from edgec.lower.context import (
+    WIDER,
+    Context,
+    Refused,
+    is_float,
+    literal,
+    numpy_dtype,
+    tensor_dtype,
+)
 from edgec.lower.narrow import narrowed
 from edgec.packing import is_packed
 
@@ -71,6 +79,8 @@ def numpy_type(value: Any) -> Any:
 def as_narrow(ctx: Context, node: gs.Node, x: relax.Expr, dtype: str) -> relax.Expr:
     """`x` as values of a narrow type, rounded and saturated as `node` says."""
     source, wide = ctx.dtype(x), WIDER[dtype]
+    if node.inputs[0].name in ctx.extents:
+        raise Refused("narrow elements of an extent that a run decides are not lowered")
     saturate = bool(ctx.attr(node, "saturate", 1))
     way = str(ctx.attr(node, "round_mode", "up"))
     if way not in ("up", "down", "nearest"):
@@ -96,8 +106,7 @@ def cast(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
 
 
 def cast_like(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
-    declared = node.inputs[1].dtype
-    return _cast(ctx, node, inputs[0], ctx.dtype(inputs[1]) if declared is None else declared)
+    return _cast(ctx, node, inputs[0], node.inputs[1].dtype or numpy_dtype(ctx.dtype(inputs[1])))
 
 
 def bit_cast(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:

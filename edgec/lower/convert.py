@@ -29,6 +29,7 @@ from edgec.lower import (
     features,
     generate,
     index,
+    iterate,
     linear,
     matmul,
     normalization,
@@ -36,6 +37,7 @@ from edgec.lower import (
     order,
     pool,
     quantize,
+    recurrent,
     reduce,
     resize,
     sample,
@@ -84,6 +86,7 @@ TABLE: dict[str, Entry] = {
     **order.ENTRIES,
     **pool.ENTRIES,
     **quantize.ENTRIES,
+    **recurrent.ENTRIES,
     **reduce.ENTRIES,
     **resize.ENTRIES,
     **sample.ENTRIES,
@@ -99,9 +102,10 @@ ORIGIN = "edgec.origin"
 EXTENTS = "edgec.extents"
 """Module attribute: (output, axis) of each extent that a run decides, in order of the counts."""
 
-NO_ENTRY = {"Unique": UNKNOWN} | dict.fromkeys(
-    ("GRU", "LSTM", "RNN", "Loop", "Scan"), "loops over time are not lowered"
-)
+ITERATIONS = {"Loop": iterate.loop, "Scan": iterate.scan}
+"""Operators whose body is walked too."""
+
+NO_ENTRY = {"Unique": UNKNOWN}
 """Why operators that have no entry cannot have one, where there is more to say."""
 
 MAX_EXPANSION = 32
@@ -137,7 +141,7 @@ def _convert(graph: Graph, block: int) -> tuple[tvm.IRModule, list[Unsupported]]
     source = graph.gs
     builder = relax.BlockBuilder()
     ctx = Context(builder, block, open_ended(source))
-    walk = _Walk(ctx, int(source.opset))
+    walk = Walk(ctx, int(source.opset))
     try:
         params = [_placeholder(t, stored=True) for t in source.inputs]
     except Refused as error:
@@ -172,7 +176,7 @@ def _placeholder(tensor: gs.Variable, stored: bool = False) -> relax.Var:
     return relax.Var(tensor.name, relax.TensorType(shape, dtype))
 
 
-class _Walk:
+class Walk:
     """One pass over nodes, bodies of functions and taken branches included."""
 
     def __init__(self, ctx: Context, opset: int) -> None:
@@ -204,14 +208,26 @@ class _Walk:
 
     def output(self, tensor: gs.Tensor) -> relax.Expr:
         """The result of a tensor, narrow elements packed; a number where it was refused."""
-        expr = self._expr(tensor)
+        expr = self.expr(tensor)
         if expr is None:
             return relax.const(0.0)
         if tensor.dtype is not None and is_packed(np.dtype(tensor.dtype).name):
             return packed(self.ctx, expr, np.dtype(tensor.dtype).name)
         return expr
 
-    def _expr(self, tensor: gs.Tensor) -> relax.Expr | None:
+    def inner(self) -> Walk:
+        """A walk over a body, which has images of its own."""
+        return Walk(self.ctx, self.opset)
+
+    def tensor(self, tensor: gs.Tensor) -> relax.Expr:
+        """The tensor as an expression; raises Refused where it is absent, or no tensor."""
+        expr = self.expr(tensor)
+        if expr is None:
+            raise Refused(f"{tensor.name!r} is not a tensor edgec can make")
+        return expr
+
+    def expr(self, tensor: gs.Tensor) -> relax.Expr | None:
+        """The tensor as an expression, None where there is none."""
         name = tensor.name
         if not name:
             return None
@@ -225,7 +241,7 @@ class _Walk:
 
     def _form(self, tensor: gs.Tensor) -> relax.Expr | Blocked | None:
         """The tensor as it is at hand, blocked images first."""
-        return self.images.get(tensor.name) or self._expr(tensor)
+        return self.images.get(tensor.name) or self.expr(tensor)
 
     def _node(self, node: gs.Node, name: str, depth: int) -> None:
         ctx = self.ctx
@@ -244,6 +260,10 @@ class _Walk:
             return
         if operator(node) == "If":
             self._branch(node, name, depth)
+        elif operator(node) in ITERATIONS:
+            made = ITERATIONS[node.op](self, node, name, depth)
+            for tensor, expr in zip(node.outputs, made, strict=True):
+                self._bind(tensor, expr)
         elif operator(node) in TABLE:
             self._entry(node)
         else:
@@ -272,7 +292,7 @@ class _Walk:
         ctx = self.ctx
         if self._image(node):
             return
-        inputs = [self._expr(t) for t in node.inputs]
+        inputs = [self.expr(t) for t in node.inputs]
         for tensor, expr in zip(node.inputs, inputs, strict=True):
             if tensor.name and expr is None:
                 raise Refused(f"its input {tensor.name!r} is not a tensor edgec can make")
@@ -314,15 +334,16 @@ class _Walk:
             raise Refused("function bodies nest too deeply")
         types = {}
         for tensor in node.inputs:
-            expr = self._expr(tensor)
+            expr = self.expr(tensor)
             if expr is not None:
                 types[tensor.name] = (self.ctx.dtype(expr), self.ctx.shape(expr))
         body = expand(node, types, self.opset)
         if body is None:
-            raise Refused(NO_ENTRY.get(operator(node), "this operator is not lowered"))
+            where = "" if operator(node) == node.op else f" of domain {node.domain!r}"
+            raise Refused(NO_ENTRY.get(operator(node), f"this operator{where} is not lowered"))
         self.nodes(body, name, depth + 1)
         for tensor in node.outputs:
-            expr = self._expr(tensor)
+            expr = self.expr(tensor)
             if expr is not None:
                 self._bind(tensor, expr)
 
@@ -340,7 +361,7 @@ class _Walk:
             return
         sides = [self._outputs(node.attrs[f"{k}_branch"], name, depth) for k in ("then", "else")]
         self.ctx.enter(node, name)
-        flag = self.ctx.reshape(self._expr(node.inputs[0]), ())
+        flag = self.ctx.reshape(self.expr(node.inputs[0]), ())
         for outer, (_, yes), (_, no) in zip(node.outputs, *sides, strict=True):
             if self.ctx.shape(yes) != self.ctx.shape(no):
                 raise Refused("its branches give different shapes")
@@ -351,7 +372,7 @@ class _Walk:
     ) -> list[tuple[gs.Tensor, relax.Expr]]:
         """Convert a branch; its outputs and their expressions."""
         self.nodes(branch.nodes, name, depth + 1)
-        made = [(tensor, self._expr(tensor)) for tensor in branch.outputs]
+        made = [(tensor, self.expr(tensor)) for tensor in branch.outputs]
         for tensor, expr in made:
             if expr is None:
                 raise Refused(f"its output {tensor.name!r} is not a tensor")

@@ -77,7 +77,7 @@ def quantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
     target = ctx.attr(node, "output_dtype", 0)
     kind = np.dtype(numpy_type(target) if target else np.uint8)
     if zero is not None:
-        kind = np.dtype(node.inputs[2].dtype)
+        kind = np.dtype(node.inputs[2].dtype or ctx.dtype(zero))
     dtype = held_dtype(kind)
     if dtype not in ("int8", "uint8", "int16", "uint16") and not is_packed(kind.name):
         raise Refused(f"quantizing to {dtype} is not lowered")
