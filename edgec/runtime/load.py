@@ -797,7 +797,8 @@ def _match(
         if tensor.name not in arrays:
             raise DataError(f"{kind} '{tensor.name}' is missing", hint=hint)
         array = np.asarray(arrays[tensor.name])
-        if kind == "input" and array.dtype.kind == "V" and array.dtype.name == tensor.dtype:
+        narrow = tensor.dtype != tensor.numpy_dtype.name and array.dtype.name == tensor.dtype
+        if kind == "input" and narrow and array.shape == tensor.shape:
             array = raw(array, tensor.numpy_dtype)
         if array.dtype != tensor.numpy_dtype or array.shape != tensor.numpy_shape:
             raise DataError(
