@@ -74,7 +74,8 @@ class Context:
 
     `block` is the number of channels in a block of an image (see `edgec.lower.blocked`), 0 for
     none. `open_ended` names the tensors whose extent a run may decide; `extents` has the axis and
-    the count, int64 [1], of those where it does (see `edgec.lower.extent`).
+    the count, int64 [1], of those where it does (see `edgec.lower.extent`). `sequences` has the
+    elements of each sequence of tensors.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Context:
         self.block = block
         self.extents: dict[str, tuple[int, relax.Expr]] = {}
         self._open_ended = open_ended
+        self.sequences: dict[str, list[relax.Expr]] = {}
         self.values: dict[str, np.ndarray] = {}
         self.exprs: dict[str, relax.Expr] = {}
         self.origin: dict[str, str] = {}

@@ -41,6 +41,7 @@ from edgec.lower import (
     reduce,
     resize,
     sample,
+    sequence,
     shape,
     signal,
     training,
@@ -264,6 +265,11 @@ class Walk:
             made = ITERATIONS[node.op](self, node, name, depth)
             for tensor, expr in zip(node.outputs, made, strict=True):
                 self._bind(tensor, expr)
+        elif operator(node) in sequence.OPERATORS:
+            result = sequence.apply(self.ctx, node, [self.expr(t) for t in node.inputs])
+            self._all_read(node)
+            if result is not None:
+                self._bind(node.outputs[0], result)
         elif operator(node) in TABLE:
             self._entry(node)
         else:
