@@ -147,15 +147,15 @@ class Context:
             raise Refused("the output's shape depends on values known at run time only")
         return tuple(int(n) for n in shape)
 
-    def open_ended(self, node: gs.Node) -> bool:
-        """Whether a run may decide an extent of the node's first output."""
-        return node.outputs[0].name in self._open_ended
+    def open_ended(self, node: gs.Node, index: int = 0) -> bool:
+        """Whether a run may decide an extent of the node's output `index`."""
+        return node.outputs[index].name in self._open_ended
 
     def with_extent(
-        self, node: gs.Node, expr: relax.Expr, axis: int, count: relax.Expr
+        self, node: gs.Node, expr: relax.Expr, axis: int, count: relax.Expr, index: int = 0
     ) -> relax.Expr:
-        """`expr`, the node's first output, with `count` as its extent along `axis`."""
-        self.extents[node.outputs[0].name] = axis, count
+        """`expr`, the node's output `index`, with `count` as its extent along `axis`."""
+        self.extents[node.outputs[index].name] = axis, count
         return expr
 
     def const(self, value: Any, dtype: str | None = None) -> Constant:

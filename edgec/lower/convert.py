@@ -46,6 +46,7 @@ from edgec.lower import (
     signal,
     training,
     trees,
+    unique,
 )
 from edgec.lower.blocked import Blocked
 from edgec.lower.context import (
@@ -59,7 +60,7 @@ from edgec.lower.context import (
     select,
 )
 from edgec.lower.expand import expand
-from edgec.lower.extent import FOLLOWERS, UNKNOWN, open_ended
+from edgec.lower.extent import FOLLOWERS, open_ended
 from edgec.lower.fold import evaluate
 from edgec.lower.narrow import packed, unpacked
 from edgec.packing import is_packed, stored_shape
@@ -95,6 +96,7 @@ TABLE: dict[str, Entry] = {
     **signal.ENTRIES,
     **training.ENTRIES,
     **trees.ENTRIES,
+    **unique.ENTRIES,
 }
 
 ORIGIN = "edgec.origin"
@@ -105,9 +107,6 @@ EXTENTS = "edgec.extents"
 
 ITERATIONS = {"Loop": iterate.loop, "Scan": iterate.scan}
 """Operators whose body is walked too."""
-
-NO_ENTRY = {"Unique": UNKNOWN}
-"""Why operators that have no entry cannot have one, where there is more to say."""
 
 MAX_EXPANSION = 32
 """How deep function bodies may nest."""
@@ -346,7 +345,7 @@ class Walk:
         body = expand(node, types, self.opset)
         if body is None:
             where = "" if operator(node) == node.op else f" of domain {node.domain!r}"
-            raise Refused(NO_ENTRY.get(operator(node), f"this operator{where} is not lowered"))
+            raise Refused(f"this operator{where} is not lowered")
         self.nodes(body, name, depth + 1)
         for tensor in node.outputs:
             expr = self.expr(tensor)

@@ -33,14 +33,7 @@ ROUNDED = {
 
 NOT_LOWERED = (
     "Bernoulli",
-    "GRU",
     "ImageDecoder",
-    "LSTM",
-    "LinearAttention",
-    "Loop",
-    "RNN",
-    "Scan",
-    "Unique",
 )
 """Operators whose cases may all be refused; any other must have a case that is right."""
 
