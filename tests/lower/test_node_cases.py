@@ -34,6 +34,7 @@ ROUNDED = {
 NOT_LOWERED = (
     "Bernoulli",
     "ImageDecoder",
+    "Loop",
 )
 """Operators whose cases may all be refused; any other must have a case that is right."""
 
