@@ -7,6 +7,7 @@ is a name here, its code lives in `edgec.lower`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,6 +31,12 @@ def dtype_of(name: str) -> np.dtype[np.generic]:
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
+def bits_of(name: str) -> int:
+    """Bits that an element takes where it is stored: those of 4 and 2 share a byte."""
+    narrow = re.search(r"(?:int|float)([24])(?:_|$)", name)
+    return int(narrow[1]) if narrow else 8 * dtype_of(name).itemsize
+
+
 @dataclass(frozen=True)
 class Tensor:
     """An input or output of the model: ONNX name, element type, shape.
@@ -44,7 +51,7 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Size in bytes."""
-        return math.prod(self.shape) * dtype_of(self.dtype).itemsize
+        return (math.prod(self.shape) * bits_of(self.dtype) + 7) // 8
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,11 @@ from edgec.data import Sample, TensorLike, index_limits, open_data
 from edgec.errors import DataError, ModelError, VerifyError
 from edgec.external import load_external
 from edgec.floors import find_floors
+from edgec.packing import typed
 from edgec.peers import EngineError, EngineProcess
 from edgec.program import Tensor
 from edgec.report import table
+from edgec.widen import restored, widen, widened
 
 RANDOM_SAMPLES = 2
 LIMIT_S = 300.0
@@ -123,8 +125,9 @@ class Reference:
         self._stack = ExitStack()
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-"))
         self._paths = {False: Path(folder) / "probed.onnx", True: Path(folder) / "model.onnx"}
-        self._paths[False].write_bytes(self._probed().SerializeToString())
-        self._paths[True].write_bytes(self.model.SerializeToString())
+        for optimized, plain in ((False, self._probed()), (True, self._copy())):
+            self._types = widen(plain)
+            self._paths[optimized].write_bytes(plain.SerializeToString())
         self._engines: dict[bool, EngineProcess] = {}
         try:
             self._start(optimize=False)
@@ -167,7 +170,8 @@ class Reference:
         try:
             if optimize not in self._engines:
                 self._start(optimize)
-            return self._engines[optimize].run(inputs)
+            taken, given = self._types
+            return restored(self._engines[optimize].run(widened(inputs, taken)), given)
         except EngineError:
             self._engines.pop(optimize).close()
             raise
@@ -176,12 +180,16 @@ class Reference:
         engine = self._engines[optimize] = EngineProcess("onnxruntime", LIMIT_S)
         engine.load(self._paths[optimize], threads=1, optimize=optimize)
 
+    def _copy(self) -> onnx.ModelProto:
+        copied = onnx.ModelProto()
+        copied.CopyFrom(self.model)
+        return copied
+
     def _probed(self) -> onnx.ModelProto:
         """The model with the probes of its choices as further outputs."""
         outputs = {output.name for output in self.model.graph.output}
         probes = dict.fromkeys(name for c in self.choices.values() for name in c.probes)
-        probed = onnx.ModelProto()
-        probed.CopyFrom(self.model)
+        probed = self._copy()
         probed.graph.output.extend(
             onnx.ValueInfoProto(name=name) for name in probes if name not in outputs
         )
@@ -265,7 +273,12 @@ def verify(
                 report.skipped.append(f"{name}: {error.what}")
                 continue
             own = oracle.baseline({**sample, **state})
-            actual = module.run(sample)
+            actual = {
+                name: typed(array, expected[name].dtype.name, expected[name].shape)
+                if name in expected
+                else array
+                for name, array in module.run(sample).items()
+            }
             state = {tensor.name: expected[output] for tensor, output in states}
             hidden = {output for _, output in states} - actual.keys()
             visible = {key: value for key, value in expected.items() if key not in hidden}

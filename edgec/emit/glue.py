@@ -38,6 +38,16 @@ _DTYPES = {
     "uint32": "UINT32",
     "uint64": "UINT64",
     "bfloat16": "BFLOAT16",
+    "float8_e4m3fn": "FLOAT8E4M3FN",
+    "float8_e4m3fnuz": "FLOAT8E4M3FNUZ",
+    "float8_e5m2": "FLOAT8E5M2",
+    "float8_e5m2fnuz": "FLOAT8E5M2FNUZ",
+    "float8_e8m0fnu": "FLOAT8E8M0",
+    "float4_e2m1fn": "FLOAT4E2M1",
+    "uint4": "UINT4",
+    "int4": "INT4",
+    "uint2": "UINT2",
+    "int2": "INT2",
 }
 _PLACES = {
     "arena": "EDGEC_ARENA",

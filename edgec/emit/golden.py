@@ -14,7 +14,8 @@ import numpy as np
 
 from edgec.arrays import Array
 from edgec.emit.glue import Tolerance
-from edgec.program import Extent, Tensor, aligned
+from edgec.packing import is_packed, pack
+from edgec.program import Extent, Tensor, aligned, bits_of
 
 HEAD_ELEMENTS = 4093
 """Elements stored of an input, as in `EDGEC_GOLDEN_HEAD`: a prime, so that the repetition does not
@@ -26,10 +27,7 @@ RTOL, ATOL_OF_PEAK = 1e-4, 1e-4
 
 def golden_inputs(sample: Mapping[str, Array], inputs: Sequence[Tensor]) -> dict[str, Array]:
     """`sample` with every input made of the repeated head of its values."""
-    return {
-        tensor.name: np.resize(sample[tensor.name].ravel()[:HEAD_ELEMENTS], tensor.shape)
-        for tensor in inputs
-    }
+    return {tensor.name: np.resize(_head(sample[tensor.name]), tensor.shape) for tensor in inputs}
 
 
 def pack_golden(
@@ -40,14 +38,20 @@ def pack_golden(
     extents: Sequence[Extent] = (),
 ) -> bytes:
     """The golden member of an artifact."""
-    heads = [sample[tensor.name].ravel()[:HEAD_ELEMENTS] for tensor in inputs]
+    heads = [_head(sample[tensor.name]) for tensor in inputs]
     decided = [expected[extent.output].shape[extent.axis] for extent in extents]
     block = bytearray()
     results = [expected[tensor.name] for tensor in outputs]
     for array in (*heads, np.array(decided, np.int64), *results):
-        data = np.ascontiguousarray(array).tobytes()
+        stored = pack(array) if is_packed(array.dtype.name) else array
+        data = np.ascontiguousarray(stored).tobytes()
         block += data + bytes(aligned(len(data)) - len(data))
     return bytes(block)
+
+
+def _head(array: Array) -> Array:
+    """What is stored of an input; of elements that share bytes, as many bytes."""
+    return array.ravel()[: HEAD_ELEMENTS * max(8 // bits_of(array.dtype.name), 1)]
 
 
 def tolerances(outputs: Sequence[Tensor], expected: Mapping[str, Array]) -> list[Tolerance]:

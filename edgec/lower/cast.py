@@ -14,7 +14,17 @@ import onnx_graphsurgeon as gs
 from tvm import relax, tirx
 from tvm.ir import Constant
 
-from edgec.lower.context import Context, Refused, is_float, literal, tensor_dtype
+from edgec.lower.context import (
+    WIDER,
+    Context,
+    Refused,
+    is_float,
+    literal,
+    numpy_dtype,
+    tensor_dtype,
+)
+from edgec.lower.narrow import narrowed
+from edgec.packing import is_packed
 
 _VIA = {
     "int8": "int32",
@@ -51,26 +61,52 @@ def _to(ctx: Context, x: relax.Expr, target: str) -> relax.Expr:
 
 def element_type(value: Any) -> str:
     """The TVM dtype of an ONNX element type, as a number or a numpy dtype; raises Refused."""
-    if isinstance(value, int | np.integer):
-        name = onnx.TensorProto.DataType.Name(int(value))
-        if name in ("STRING", "UNDEFINED") or name.startswith(
-            ("FLOAT8", "FLOAT4", "INT4", "UINT4")
-        ):
-            raise Refused(f"elements of type {name.lower()} are not lowered")
-        value = onnx.helper.tensor_dtype_to_np_dtype(int(value))
+    return tensor_dtype(numpy_type(value))
+
+
+def numpy_type(value: Any) -> Any:
+    """The numpy dtype of an ONNX element type, narrow ones included; raises Refused for strings."""
     if value is None:
         raise Refused("its element type is missing")
-    return tensor_dtype(value)
+    if not isinstance(value, int | np.integer):
+        return value
+    name = onnx.TensorProto.DataType.Name(int(value))
+    if name in ("STRING", "UNDEFINED"):
+        raise Refused(f"elements of type {name.lower()} are not lowered")
+    return onnx.helper.tensor_dtype_to_np_dtype(int(value))
+
+
+def as_narrow(ctx: Context, node: gs.Node, x: relax.Expr, dtype: str) -> relax.Expr:
+    """`x` as values of a narrow type, rounded and saturated as `node` says."""
+    source, wide = ctx.dtype(x), WIDER[dtype]
+    if node.inputs[0].name in ctx.extents:
+        raise Refused("narrow elements of an extent that a run decides are not lowered")
+    saturate = bool(ctx.attr(node, "saturate", 1))
+    way = str(ctx.attr(node, "round_mode", "up"))
+    if way not in ("up", "down", "nearest"):
+        raise Refused(f"round_mode={way!r} is unknown")
+    via = "float32" if is_float(wide) else "int32"
+
+    def value(v: Any) -> Any:
+        return narrowed(converted(v, source, via), dtype, saturate, way)
+
+    return ctx.map("narrowed", value, x)
+
+
+def _cast(ctx: Context, node: gs.Node, x: relax.Expr, target: Any) -> relax.Expr:
+    name = np.dtype(target).name
+    if is_packed(name):
+        return as_narrow(ctx, node, x, name)
+    ctx.ignore("saturate", "round_mode")
+    return _to(ctx, x, tensor_dtype(target))
 
 
 def cast(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
-    ctx.ignore("saturate", "round_mode")
-    return _to(ctx, inputs[0], element_type(ctx.attr(node, "to")))
+    return _cast(ctx, node, inputs[0], numpy_type(ctx.attr(node, "to")))
 
 
 def cast_like(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
-    ctx.ignore("saturate", "round_mode")
-    return _to(ctx, inputs[0], ctx.dtype(inputs[1]))
+    return _cast(ctx, node, inputs[0], node.inputs[1].dtype or numpy_dtype(ctx.dtype(inputs[1])))
 
 
 def bit_cast(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:

@@ -42,7 +42,7 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
 
 
 def tensor_dtype(dtype: Any) -> str:
-    """The TVM dtype name of a numpy dtype; raises Refused for strings and packed types."""
+    """The TVM dtype name of a numpy dtype; raises Refused for strings and narrow types."""
     name = str(np.dtype(dtype).name)
     if name not in _DTYPES:
         raise Refused(f"elements of type {name} are not lowered")
@@ -56,10 +56,17 @@ _DTYPES = frozenset(
 
 
 _NARROW_FLOATS = ("4_e2m1fn", "8_e8m0fnu", "8_e4m3fn", "8_e4m3fnuz", "8_e5m2", "8_e5m2fnuz")
-_WIDER = {
+WIDER = {
     **{"int2": "int8", "int4": "int8", "uint2": "uint8", "uint4": "uint8"},
     **{f"float{kind}": "float32" for kind in _NARROW_FLOATS},
 }
+"""The types in which those are held that are too narrow to compute with (see `narrow`)."""
+
+
+def held_dtype(dtype: Any) -> str:
+    """The TVM dtype that holds elements of a numpy dtype; raises Refused for strings."""
+    name = np.dtype(dtype).name
+    return tensor_dtype(WIDER.get(name, dtype))
 
 
 class Context:
@@ -67,7 +74,8 @@ class Context:
 
     `block` is the number of channels in a block of an image (see `edgec.lower.blocked`), 0 for
     none. `open_ended` names the tensors whose extent a run may decide; `extents` has the axis and
-    the count, int64 [1], of those where it does (see `edgec.lower.extent`).
+    the count, int64 [1], of those where it does (see `edgec.lower.extent`). `sequences` has the
+    elements of each sequence of tensors.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class Context:
         self.block = block
         self.extents: dict[str, tuple[int, relax.Expr]] = {}
         self._open_ended = open_ended
+        self.sequences: dict[str, list[relax.Expr]] = {}
         self.values: dict[str, np.ndarray] = {}
         self.exprs: dict[str, relax.Expr] = {}
         self.origin: dict[str, str] = {}
@@ -138,15 +147,15 @@ class Context:
             raise Refused("the output's shape depends on values known at run time only")
         return tuple(int(n) for n in shape)
 
-    def open_ended(self, node: gs.Node) -> bool:
-        """Whether a run may decide an extent of the node's first output."""
-        return node.outputs[0].name in self._open_ended
+    def open_ended(self, node: gs.Node, index: int = 0) -> bool:
+        """Whether a run may decide an extent of the node's output `index`."""
+        return node.outputs[index].name in self._open_ended
 
     def with_extent(
-        self, node: gs.Node, expr: relax.Expr, axis: int, count: relax.Expr
+        self, node: gs.Node, expr: relax.Expr, axis: int, count: relax.Expr, index: int = 0
     ) -> relax.Expr:
-        """`expr`, the node's first output, with `count` as its extent along `axis`."""
-        self.extents[node.outputs[0].name] = axis, count
+        """`expr`, the node's output `index`, with `count` as its extent along `axis`."""
+        self.extents[node.outputs[index].name] = axis, count
         return expr
 
     def const(self, value: Any, dtype: str | None = None) -> Constant:
@@ -155,7 +164,7 @@ class Context:
         Types narrower than a byte and 8-bit floats are held in the next wider type.
         """
         array = np.asarray(value)
-        array = array.astype(_WIDER.get(array.dtype.name, array.dtype))
+        array = array.astype(WIDER.get(array.dtype.name, array.dtype))
         if dtype is not None:
             array = array.astype(numpy_dtype(dtype))
         tensor_dtype(array.dtype)
@@ -271,6 +280,11 @@ class Context:
         if isinstance(expr, Constant):
             return self.const(expr.value.numpy(), dtype)
         return self.map("cast", lambda x: x.astype(dtype), expr)
+
+
+def operator(node: gs.Node) -> str:
+    """The operator's name, with its domain in front where that is not ONNX's own."""
+    return node.op if node.domain in (None, "", "ai.onnx") else f"{node.domain}.{node.op}"
 
 
 def at(tensor: te.Tensor, index: tuple[Any, ...]) -> Any:

@@ -22,15 +22,18 @@ from edgec.lower import (
     blocked,
     cast,
     conv,
+    deform,
     detection,
     elementwise,
     extent,
+    features,
     generate,
     index,
     iterate,
     linear,
     matmul,
     normalization,
+    optional,
     order,
     pool,
     quantize,
@@ -38,13 +41,29 @@ from edgec.lower import (
     reduce,
     resize,
     sample,
+    sequence,
     shape,
+    signal,
+    training,
+    trees,
+    unique,
 )
 from edgec.lower.blocked import Blocked
-from edgec.lower.context import Context, Refused, Result, Shape, Unsupported, select, tensor_dtype
+from edgec.lower.context import (
+    Context,
+    Refused,
+    Result,
+    Shape,
+    Unsupported,
+    held_dtype,
+    operator,
+    select,
+)
 from edgec.lower.expand import expand
-from edgec.lower.extent import FOLLOWERS, UNKNOWN, open_ended
+from edgec.lower.extent import FOLLOWERS, open_ended
 from edgec.lower.fold import evaluate
+from edgec.lower.narrow import packed, unpacked
+from edgec.packing import is_packed, stored_shape
 
 if TYPE_CHECKING:
     from edgec.graph import Graph
@@ -57,12 +76,15 @@ TABLE: dict[str, Entry] = {
     **activation.ENTRIES,
     **cast.ENTRIES,
     **conv.ENTRIES,
+    **deform.ENTRIES,
     **detection.ENTRIES,
+    **features.ENTRIES,
     **generate.ENTRIES,
     **index.ENTRIES,
     **linear.ENTRIES,
     **matmul.ENTRIES,
     **normalization.ENTRIES,
+    **optional.ENTRIES,
     **order.ENTRIES,
     **pool.ENTRIES,
     **quantize.ENTRIES,
@@ -71,6 +93,10 @@ TABLE: dict[str, Entry] = {
     **resize.ENTRIES,
     **sample.ENTRIES,
     **shape.ENTRIES,
+    **signal.ENTRIES,
+    **training.ENTRIES,
+    **trees.ENTRIES,
+    **unique.ENTRIES,
 }
 
 ORIGIN = "edgec.origin"
@@ -81,9 +107,6 @@ EXTENTS = "edgec.extents"
 
 ITERATIONS = {"Loop": iterate.loop, "Scan": iterate.scan}
 """Operators whose body is walked too."""
-
-NO_ENTRY = {"Unique": UNKNOWN}
-"""Why operators that have no entry cannot have one, where there is more to say."""
 
 MAX_EXPANSION = 32
 """How deep function bodies may nest."""
@@ -120,13 +143,13 @@ def _convert(graph: Graph, block: int) -> tuple[tvm.IRModule, list[Unsupported]]
     ctx = Context(builder, block, open_ended(source))
     walk = Walk(ctx, int(source.opset))
     try:
-        params = [_placeholder(t) for t in source.inputs]
+        params = [_placeholder(t, stored=True) for t in source.inputs]
     except Refused as error:
         return tvm.IRModule(), [Unsupported("", "input", error.what)]
-    for tensor, param in zip(source.inputs, params, strict=True):
-        ctx.exprs[tensor.name] = param
     with builder.function("main", params):
         with builder.dataflow():
+            for tensor, param in zip(source.inputs, params, strict=True):
+                walk.input(tensor, param)
             walk.nodes(source.nodes, None)
             outputs = [walk.output(t) for t in source.outputs]
             extents = [
@@ -141,16 +164,16 @@ def _convert(graph: Graph, block: int) -> tuple[tvm.IRModule, list[Unsupported]]
     return module.with_attr(EXTENTS, [[i, axis] for i, axis, _ in extents]), walk.refused
 
 
-def _placeholder(tensor: gs.Variable) -> relax.Var:
-    """A free variable with the tensor's declared dtype and shape."""
+def _placeholder(tensor: gs.Variable, stored: bool = False) -> relax.Var:
+    """A free variable with the tensor's declared dtype and shape, as it is held or `stored`."""
     if tensor.dtype is None or tensor.shape is None:
         raise Refused(f"tensor {tensor.name!r} has no known type and shape")
     if not all(isinstance(n, int | np.integer) for n in tensor.shape):
         raise Refused(f"tensor {tensor.name!r} has no static shape: {tensor.shape}")
-    return relax.Var(
-        tensor.name,
-        relax.TensorType([int(n) for n in tensor.shape], tensor_dtype(tensor.dtype)),
-    )
+    shape, dtype = tuple(int(n) for n in tensor.shape), held_dtype(tensor.dtype)
+    if stored and is_packed(tensor.dtype.name):
+        shape, dtype = stored_shape(tensor.dtype.name, shape), "uint8"
+    return relax.Var(tensor.name, relax.TensorType(shape, dtype))
 
 
 class Walk:
@@ -175,9 +198,22 @@ class Walk:
                 self.refused.append(Unsupported(name, node.op, error.what))
                 self._stand_in(node)
 
+    def input(self, tensor: gs.Variable, param: relax.Var) -> None:
+        """Make a parameter the tensor; narrow elements are unpacked for its first reader."""
+        if is_packed(tensor.dtype.name) and tensor.outputs:
+            reader = tensor.outputs[0]
+            self.ctx.enter(reader, reader.name or reader.outputs[0].name)
+            param = unpacked(self.ctx, param, tensor.dtype.name, tuple(tensor.shape))
+        self.ctx.exprs[tensor.name] = param
+
     def output(self, tensor: gs.Tensor) -> relax.Expr:
+        """The result of a tensor, narrow elements packed; a number where it was refused."""
         expr = self.expr(tensor)
-        return relax.const(0.0) if expr is None else expr
+        if expr is None:
+            return relax.const(0.0)
+        if tensor.dtype is not None and is_packed(np.dtype(tensor.dtype).name):
+            return packed(self.ctx, expr, np.dtype(tensor.dtype).name)
+        return expr
 
     def inner(self) -> Walk:
         """A walk over a body, which has images of its own."""
@@ -222,22 +258,25 @@ class Walk:
                 {t.name: v for t, v in zip(node.outputs, known, strict=False) if t.name}
             )
             return
-        if node.op == "If":
+        if operator(node) == "If":
             self._branch(node, name, depth)
-        elif node.op in ITERATIONS and not node.domain:
+        elif operator(node) in ITERATIONS:
             made = ITERATIONS[node.op](self, node, name, depth)
             for tensor, expr in zip(node.outputs, made, strict=True):
                 self._bind(tensor, expr)
-        elif node.domain not in (None, "", "ai.onnx"):
-            raise Refused(f"operators of domain {node.domain!r} are not lowered")
-        elif node.op in TABLE:
+        elif operator(node) in sequence.OPERATORS:
+            result = sequence.apply(self.ctx, node, [self.expr(t) for t in node.inputs])
+            self._all_read(node)
+            if result is not None:
+                self._bind(node.outputs[0], result)
+        elif operator(node) in TABLE:
             self._entry(node)
         else:
             self._body(node, name, depth)
 
     def _image(self, node: gs.Node) -> bool:
         """Lower a node on blocked images, where it has such a form and its operands do."""
-        entry = blocked.ENTRIES.get(node.op) if self.ctx.block else None
+        entry = blocked.ENTRIES.get(operator(node)) if self.ctx.block else None
         if entry is None:
             return False
         inputs = [self._form(t) for t in node.inputs]
@@ -262,7 +301,7 @@ class Walk:
         for tensor, expr in zip(node.inputs, inputs, strict=True):
             if tensor.name and expr is None:
                 raise Refused(f"its input {tensor.name!r} is not a tensor edgec can make")
-        result = TABLE[node.op](ctx, node, inputs)
+        result = TABLE[operator(node)](ctx, node, inputs)
         self._all_read(node)
         if node.op in FOLLOWERS and node.inputs[0].name in ctx.extents:
             ctx.extents[node.outputs[0].name] = ctx.extents[node.inputs[0].name]
@@ -292,7 +331,7 @@ class Walk:
         static = tensor.shape is not None and all(isinstance(n, int | np.integer) for n in declared)
         if static and tuple(int(n) for n in declared) != shape:
             raise Refused(f"shape {shape} of {tensor.name!r} is declared as {tuple(declared)}")
-        if tensor.dtype is not None and np.dtype(tensor.dtype).name != dtype:
+        if tensor.dtype is not None and held_dtype(tensor.dtype) != dtype:
             raise Refused(f"{tensor.name!r} of {dtype} is declared {tensor.dtype}")
 
     def _body(self, node: gs.Node, name: str, depth: int) -> None:
@@ -305,7 +344,8 @@ class Walk:
                 types[tensor.name] = (self.ctx.dtype(expr), self.ctx.shape(expr))
         body = expand(node, types, self.opset)
         if body is None:
-            raise Refused(NO_ENTRY.get(node.op, "this operator is not lowered"))
+            where = "" if operator(node) == node.op else f" of domain {node.domain!r}"
+            raise Refused(f"this operator{where} is not lowered")
         self.nodes(body, name, depth + 1)
         for tensor in node.outputs:
             expr = self.expr(tensor)

@@ -8,7 +8,7 @@ import onnx
 import onnx.inliner
 import onnx_graphsurgeon as gs
 
-from edgec.lower.context import Shape
+from edgec.lower.context import Shape, operator
 from edgec.lower.fold import onnx_type
 from edgec.onnx_io import export_node, import_graph
 
@@ -18,10 +18,16 @@ TypedShape = tuple[str, Shape]
 def expand(node: gs.Node, inputs: Mapping[str, TypedShape], opset: int) -> list[gs.Node] | None:
     """The nodes of `node`'s body, inner names made unique; None where the standard has none.
 
-    `inputs` gives dtype and shape of the node's inputs by tensor name.
+    `inputs` gives dtype and shape of the node's inputs by tensor name. Operators outside ONNX's own
+    domain are taken in their newest version.
     """
+    domain = "" if operator(node) == node.op else node.domain
     try:
-        schema = onnx.defs.get_schema(node.op, opset, "")
+        schema = (
+            onnx.defs.get_schema(node.op, domain)
+            if domain
+            else onnx.defs.get_schema(node.op, opset, domain)
+        )
     except onnx.defs.SchemaError:
         return None
     if not (schema.has_function or schema.has_context_dependent_function):
@@ -38,14 +44,17 @@ def expand(node: gs.Node, inputs: Mapping[str, TypedShape], opset: int) -> list[
             ],
             [onnx.ValueInfoProto(name=t.name) for t in node.outputs if t.name],
         ),
-        opset_imports=[onnx.helper.make_opsetid("", opset)],
+        opset_imports=[
+            onnx.helper.make_opsetid("", opset),
+            *([onnx.helper.make_opsetid(domain, schema.since_version)] if domain else []),
+        ],
     )
     if schema.has_context_dependent_function:
         model.functions.append(_body(schema, proto, inputs))
         model = onnx.inliner.inline_local_functions(model, convert_version=True)
     else:
         model = onnx.inliner.inline_selected_functions(
-            model, [("", node.op)], inline_schema_functions=True
+            model, [(domain, node.op)], inline_schema_functions=True
         )
     return _imported(model, node, opset)
 

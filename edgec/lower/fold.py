@@ -13,7 +13,9 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx.reference import ReferenceEvaluator
 
+from edgec.lower.context import operator
 from edgec.onnx_io import export_node
+from edgec.tensors import onnx_dtype
 
 LIMIT = 4096
 """Elements an input or an output may have for a node to be evaluated here."""
@@ -71,6 +73,8 @@ def evaluate(
     node: gs.Node, values: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], opset: int
 ) -> list[np.ndarray] | None:
     """The outputs of `node` where they follow from known `values` and `shapes`, else None."""
+    if operator(node) != node.op:
+        return None
     if node.op == "Constant":
         value = _constant(node)
         return None if value is None else [value]
@@ -129,7 +133,7 @@ def _run(node: gs.Node, feeds: dict[str, np.ndarray], opset: int) -> list[np.nda
             [export_node(node, opset, frozenset())],
             "fold",
             [
-                onnx.helper.make_tensor_value_info(n, onnx_type(a.dtype.name), a.shape)
+                onnx.helper.make_tensor_value_info(n, onnx_dtype(a.dtype), a.shape)
                 for n, a in feeds.items()
             ],
             [onnx.ValueInfoProto(name=t.name) for t in node.outputs if t.name],

@@ -1,15 +1,14 @@
-"""Linear algebra beyond the plain product: Einsum, determinants, Fourier transforms."""
+"""Linear algebra beyond the plain product: Einsum, determinants, sums of columns."""
 
 from __future__ import annotations
 
-from math import pi, prod
+from math import prod
 from typing import Any
 
-import numpy as np
 import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 
-from edgec.lower.context import Context, Refused, axis_of, literal, select
+from edgec.lower.context import Context, Refused, literal
 from edgec.lower.loops import Loops
 from edgec.lower.reduce import SUM
 
@@ -110,74 +109,6 @@ def determinant(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.
     return ctx.loops("determinant", body, [x], [(tuple(batch), dtype)])
 
 
-def dft(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
-    """The discrete Fourier transform as a product with its matrix; the last axis is (re, im)."""
-    x = inputs[0]
-    shape = ctx.shape(x)
-    inverse = bool(ctx.attr(node, "inverse", 0))
-    onesided = bool(ctx.attr(node, "onesided", 0))
-    axis_value = ctx.attr(node, "axis")
-    if axis_value is None:
-        given = len(inputs) > 2 and inputs[2] is not None
-        axis_value = ctx.required(node, 2, "axis").item() if given else -2
-    axis = axis_of(axis_value, len(shape))
-    given = len(inputs) > 1 and inputs[1] is not None
-    whole = 2 * (shape[axis] - 1) if onesided and inverse else shape[axis]
-    length = int(ctx.required(node, 1, "dft_length").item()) if given else whole
-    if axis == len(shape) - 1 or shape[-1] not in (1, 2) or length < 1:
-        raise Refused(f"a transform of {shape} along axis {axis} to {length}")
-    if onesided and inverse:
-        return _real_inverse(ctx, x, axis, length)
-    kept = length // 2 + 1 if onesided else length
-    turn = _turns(kept, min(shape[axis], length), length)
-    scale = 1 / length if inverse else 1.0
-    sine = np.sin(turn) * (scale if inverse else -scale)
-    return _rotated(ctx, x, axis, np.cos(turn) * scale, sine, 2)
-
-
-def _turns(rows: int, columns: int, length: int) -> np.ndarray:
-    """The angles of the transform's matrix."""
-    turns: np.ndarray = 2 * pi * (np.outer(np.arange(rows), np.arange(columns)) % length) / length
-    return turns
-
-
-def _real_inverse(ctx: Context, x: relax.Expr, axis: int, length: int) -> relax.Expr:
-    """The real signal whose one-sided spectrum is `x`: inner frequencies count twice."""
-    used = min(ctx.shape(x)[axis], length // 2 + 1)
-    weight = np.full(used, 2 / length)
-    weight[0] = 1 / length
-    if length % 2 == 0 and used == length // 2 + 1:
-        weight[-1] = 1 / length
-    turn = _turns(length, used, length)
-    return _rotated(ctx, x, axis, np.cos(turn) * weight, np.sin(turn) * weight, 1)
-
-
-def _rotated(
-    ctx: Context, x: relax.Expr, axis: int, cosine: np.ndarray, sine: np.ndarray, parts: int
-) -> relax.Expr:
-    """The sum of x * (cosine + i * sine)[output, input] along `axis`: its real part, or both."""
-    shape, dtype = ctx.shape(x), ctx.dtype(x)
-    kept, used = cosine.shape
-    out = (*(kept if a == axis else n for a, n in enumerate(shape[:-1])), parts)
-
-    def compute(data: te.Tensor, real: te.Tensor, imaginary: te.Tensor) -> te.Tensor:
-        tap = te.reduce_axis((0, used), "k")
-
-        def element(*i: Any) -> Any:
-            def at(part: int) -> Any:
-                return data(*(tap.var if a == axis else v for a, v in enumerate(i[:-1])), part)
-
-            c, s = real(i[axis], tap.var), imaginary(i[axis], tap.var)
-            if shape[-1] == 1:
-                return SUM(at(0) * select(i[-1] == 0, c, s), axis=[tap])
-            value = select(i[-1] == 0, at(0) * c - at(1) * s, at(0) * s + at(1) * c)
-            return SUM(value, axis=[tap])
-
-        return te.compute(out, element, name="dft")
-
-    return ctx.te("dft", compute, x, ctx.const(cosine, dtype), ctx.const(sine, dtype))
-
-
 def col2im(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
     """Columns [N, C*prod(block), L] summed back into the image they were cut from."""
     x = inputs[0]
@@ -215,4 +146,4 @@ def col2im(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> rela
     return ctx.te("col2im", compute, x)
 
 
-ENTRIES = {"Einsum": einsum, "Det": determinant, "DFT": dft, "Col2Im": col2im}
+ENTRIES = {"Einsum": einsum, "Det": determinant, "Col2Im": col2im}

@@ -19,10 +19,12 @@ def batch_normalization(
 ) -> relax.Expr | list[relax.Expr]:
     """y = x * a + b with a = scale / sqrt(var + epsilon), b = bias - mean * a."""
     x, scale, bias, mean, variance = inputs
-    ctx.ignore("momentum", "spatial")
-    epsilon = float(ctx.attr(node, "epsilon", 1e-5))
+    ctx.ignore("spatial")
+    epsilon, momentum = (
+        float(ctx.attr(node, name, value)) for name, value in (("epsilon", 1e-5), ("momentum", 0.9))
+    )
     if ctx.attr(node, "training_mode", 0):
-        raise Refused("training mode is not lowered")
+        return _by_batch(ctx, inputs, epsilon, momentum)
     shape = ctx.shape(x)
     dtype = ctx.dtype(x)
     channel = (1, ctx.shape(scale)[0], *[1] * (len(shape) - 2))
@@ -38,6 +40,39 @@ def batch_normalization(
         return (v - m) / tirx.sqrt(s + literal(epsilon, dtype)) * g + b
 
     return ctx.map("batch_norm", normal, x, *columns)
+
+
+def _by_batch(
+    ctx: Context, inputs: list[relax.Expr], epsilon: float, momentum: float
+) -> list[relax.Expr]:
+    """`x` normalized by its own mean and variance, and those mixed into the running ones."""
+    x, scale, bias, *running = inputs
+    dtype = ctx.dtype(x)
+    wide = "float64" if dtype == "float64" else "float32"
+    shape, x = ctx.shape(x), ctx.cast(x, wide)
+    axes = tuple(a for a in range(len(shape)) if a != 1)
+    share = literal(1.0 / max(prod(shape[a] for a in axes), 1), wide)
+
+    def average(values: relax.Expr) -> relax.Expr:
+        return ctx.map("mean", lambda v: v * share, reduced(ctx, values, axes, SUM, name="sum"))
+
+    mean = average(x)
+    centred = ctx.map("centred", lambda v, m: v - m, x, mean)
+    variance = average(ctx.map("square", lambda v: v * v, centred))
+    columns = [ctx.reshape(ctx.cast(p, wide), ctx.shape(mean)) for p in (scale, bias)]
+
+    def normal(v: Any, s: Any, g: Any, b: Any) -> Any:
+        return (v / tirx.sqrt(s + literal(epsilon, wide)) * g + b).astype(dtype)
+
+    def mixed(old: Any, new: Any) -> Any:
+        kept, gained = literal(momentum, wide), literal(1 - momentum, wide)
+        return (old.astype(wide) * kept + new * gained).astype(str(old.ty.dtype))
+
+    y = ctx.map("batch_norm", normal, centred, variance, *columns)
+    return [y] + [
+        ctx.map("running", mixed, old, ctx.reshape(new, ctx.shape(old)))
+        for old, new in zip(running, (mean, variance), strict=True)
+    ]
 
 
 def normalized(

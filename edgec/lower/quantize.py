@@ -5,15 +5,27 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 from tvm import relax, tirx
 from tvm.ir import Constant
 
-from edgec.lower.cast import element_type
-from edgec.lower.context import Context, Refused, axis_of, is_float, literal
+from edgec.lower.cast import element_type, numpy_type
+from edgec.lower.context import (
+    WIDER,
+    Context,
+    Refused,
+    axis_of,
+    held_dtype,
+    is_float,
+    literal,
+    numpy_dtype,
+)
 from edgec.lower.conv import convolution
 from edgec.lower.matmul import centred, product
+from edgec.lower.narrow import narrowed
+from edgec.packing import is_packed
 
 
 def _spread(
@@ -45,12 +57,13 @@ def _shared(tensor: Any, index: tuple[Any, ...], step: tuple[int, ...]) -> Any:
 
 
 def rounded(value: Any, zero: Any, dtype: str) -> Any:
-    """A float to the nearest integer, ties to even, plus `zero`, saturated to `dtype`."""
-    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    """A float to the nearest integer, ties to even, plus `zero`, saturated to `dtype`; held."""
+    range_ = ml_dtypes.iinfo(numpy_dtype(dtype))  # type: ignore[no-untyped-call]
+    low, high = int(range_.min), int(range_.max)
     kind = str(value.ty.dtype if hasattr(value, "ty") else value.dtype)
     moved = tirx.nearbyint(value) + zero.astype(kind)
     inside = tirx.min(tirx.max(moved, literal(low, kind)), literal(high, kind))
-    return inside.astype("int32").astype(dtype)
+    return inside.astype("int32").astype(WIDER.get(dtype, dtype))
 
 
 def quantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
@@ -58,12 +71,15 @@ def quantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
 
     x, scale = inputs[0], inputs[1]
     zero = inputs[2] if len(inputs) > 2 else None
-    ctx.ignore("saturate")
+    saturate = bool(ctx.attr(node, "saturate", 1))
     if ctx.attr(node, "precision", 0) not in (0, 1):
         raise Refused("a precision other than float32 is not lowered")
     target = ctx.attr(node, "output_dtype", 0)
-    dtype = ctx.dtype(zero) if zero is not None else element_type(target) if target else "uint8"
-    if dtype not in ("int8", "uint8", "int16", "uint16"):
+    kind = np.dtype(numpy_type(target) if target else np.uint8)
+    if zero is not None:
+        kind = np.dtype(node.inputs[2].dtype or ctx.dtype(zero))
+    dtype = held_dtype(kind)
+    if dtype not in ("int8", "uint8", "int16", "uint16") and not is_packed(kind.name):
         raise Refused(f"quantizing to {dtype} is not lowered")
     if ctx.dtype(x) != "float32":
         x = ctx.cast(x, "float32")
@@ -74,12 +90,15 @@ def quantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
     else:
         zero, zero_step = _spread(ctx, node, x, zero)
 
+    def quantized(value: Any, origin: Any) -> Any:
+        if is_float(dtype):
+            return narrowed(value + origin, kind.name, saturate)
+        return rounded(value, origin, kind.name)
+
     def compute(data: Any, scales: Any, zeros: Any) -> Any:
         return te.compute(
             data.shape,
-            lambda *i: rounded(
-                data(*i) / _shared(scales, i, step), _shared(zeros, i, zero_step), dtype
-            ),
+            lambda *i: quantized(data(*i) / _shared(scales, i, step), _shared(zeros, i, zero_step)),
             name="quantize",
         )
 
@@ -93,24 +112,23 @@ def dequantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | Non
     zero = inputs[2] if len(inputs) > 2 else None
     target = ctx.attr(node, "output_dtype", 0)
     dtype = element_type(target) if target else ctx.dtype(scale)
-    if is_float(ctx.dtype(x)):
-        raise Refused("dequantizing floats is not lowered")
     scale, step = _spread(ctx, node, x, ctx.cast(scale, "float32"))
     if zero is None:
         zero = ctx.const(np.zeros((1,) * len(ctx.shape(x))), ctx.dtype(x))
         zero_step = (0,) * len(ctx.shape(x))
     else:
         zero, zero_step = _spread(ctx, node, x, zero)
+    via = "float32" if is_float(ctx.dtype(x)) else "int32"
     known = [e.value.numpy() for e in (x, scale, zero) if isinstance(e, Constant)]
     if len(known) == 3:
         shape = ctx.shape(x)
-        whole = _repeated(known[2], zero_step, shape).astype(np.int32)
-        centre = known[0].astype(np.int32) - whole
+        whole = _repeated(known[2], zero_step, shape).astype(via)
+        centre = known[0].astype(via) - whole
         return ctx.const(centre.astype(np.float32) * _repeated(known[1], step, shape), dtype)
 
     def compute(data: Any, scales: Any, zeros: Any) -> Any:
         def element(*i: Any) -> Any:
-            centre = data(*i).astype("int32") - _shared(zeros, i, zero_step).astype("int32")
+            centre = data(*i).astype(via) - _shared(zeros, i, zero_step).astype(via)
             return (centre.astype("float32") * _shared(scales, i, step)).astype(dtype)
 
         return te.compute(data.shape, element, name="dequantize")

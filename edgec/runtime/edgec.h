@@ -46,7 +46,8 @@ typedef enum edgec_status {
   EDGEC_FORKED = 7       /* fork() happened during a run: the child cannot use this instance */
 } edgec_status;
 
-/* Element types, numbered as in ONNX. 4-bit elements are packed two to a byte, low half first. */
+/* Element types, numbered as in ONNX. Elements of 4 and 2 bits share bytes, the first in
+ * the low bits. */
 typedef enum edgec_dtype {
   EDGEC_FLOAT32 = 1,
   EDGEC_UINT8 = 2,
@@ -61,8 +62,16 @@ typedef enum edgec_dtype {
   EDGEC_UINT32 = 12,
   EDGEC_UINT64 = 13,
   EDGEC_BFLOAT16 = 16,
+  EDGEC_FLOAT8E4M3FN = 17,
+  EDGEC_FLOAT8E4M3FNUZ = 18,
+  EDGEC_FLOAT8E5M2 = 19,
+  EDGEC_FLOAT8E5M2FNUZ = 20,
   EDGEC_UINT4 = 21,
-  EDGEC_INT4 = 22
+  EDGEC_INT4 = 22,
+  EDGEC_FLOAT4E2M1 = 23,
+  EDGEC_FLOAT8E8M0 = 24,
+  EDGEC_UINT2 = 25,
+  EDGEC_INT2 = 26
 } edgec_dtype;
 
 /* An input or output: dense, row-major, little-endian. */

@@ -78,8 +78,12 @@ _MANIFEST_LIMIT = 64 << 20
 _DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
     9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
-    21: "uint4", 22: "int4",
+    17: "float8_e4m3fn", 18: "float8_e4m3fnuz", 19: "float8_e5m2", 20: "float8_e5m2fnuz",
+    21: "uint4", 22: "int4", 23: "float4_e2m1fn", 24: "float8_e8m0fnu", 25: "uint2", 26: "int2",
 }  # fmt: skip
+
+_BITS = {"uint4": 4, "int4": 4, "float4_e2m1fn": 4, "uint2": 2, "int2": 2}
+"""Bits of the elements that share bytes."""
 
 
 _PARSE_ERRORS = (
@@ -100,9 +104,10 @@ _PARSE_ERRORS = (
 class Tensor(NamedTuple):
     """An input or output.
 
-    `dtype` is the element type's ONNX name. Arrays have the numpy dtype `numpy_dtype` and the shape
-    `numpy_shape`, which differ from it in two cases: bfloat16 is passed as uint16 (the same bits)
-    and 4-bit integers as a row of uint8, two in each, low half first.
+    `dtype` is the element type's name, ONNX's or that of `ml_dtypes`. Arrays have the numpy dtype
+    `numpy_dtype` and the shape `numpy_shape`, which differ from it for what numpy itself has not:
+    bfloat16 is passed as uint16 and 8-bit floats as uint8 (the same bits), elements of 4 and 2 bits
+    as a row of uint8, the first in the low bits. As inputs, arrays of `ml_dtypes` will do too.
     """
 
     name: str
@@ -112,12 +117,14 @@ class Tensor(NamedTuple):
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        packed = {"bfloat16": "uint16", "uint4": "uint8", "int4": "uint8"}
-        return np.dtype(packed.get(self.dtype, self.dtype))
+        if self.dtype == "bfloat16":
+            return np.dtype(np.uint16)
+        raw = self.dtype in _BITS or self.dtype.startswith("float8")
+        return np.dtype(np.uint8 if raw else self.dtype)
 
     @property
     def numpy_shape(self) -> Tuple[int, ...]:
-        return (self.nbytes,) if self.dtype in ("uint4", "int4") else self.shape
+        return (self.nbytes,) if self.dtype in _BITS else self.shape
 
 
 def load(
@@ -761,6 +768,19 @@ def _cut(array: np.ndarray[Any, Any], result: _CTensor) -> np.ndarray[Any, Any]:
     return array.reshape(-1)[: result.bytes // array.itemsize].reshape(shape)
 
 
+def raw(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """An array of `ml_dtypes` as it is passed: the same bits, in shared bytes if they are few."""
+    codes = np.ascontiguousarray(array).view(dtype)
+    bits = _BITS.get(array.dtype.name)
+    if bits is None:
+        return codes
+    row = np.zeros(-(-codes.size * bits // 8) * 8 // bits, np.uint8)
+    row[: codes.size] = codes.ravel() & (2**bits - 1)
+    row = row.reshape(-1, 8 // bits) << np.arange(0, 8, bits).astype(np.uint8)
+    packed: np.ndarray[Any, Any] = np.bitwise_or.reduce(row, axis=1)
+    return packed
+
+
 def _match(
     tensors: Sequence[Tensor], arrays: Mapping[str, Any], kind: str
 ) -> List[np.ndarray[Any, Any]]:
@@ -777,6 +797,9 @@ def _match(
         if tensor.name not in arrays:
             raise DataError(f"{kind} '{tensor.name}' is missing", hint=hint)
         array = np.asarray(arrays[tensor.name])
+        narrow = tensor.dtype != tensor.numpy_dtype.name and array.dtype.name == tensor.dtype
+        if kind == "input" and narrow and array.shape == tensor.shape:
+            array = raw(array, tensor.numpy_dtype)
         if array.dtype != tensor.numpy_dtype or array.shape != tensor.numpy_shape:
             raise DataError(
                 f"{kind} '{tensor.name}' must be {tensor.numpy_dtype} {list(tensor.numpy_shape)}, "

@@ -24,7 +24,12 @@ const char *edgec_npy_dtype(int32_t dtype) {
 }
 
 static int is_packed(const edgec_tensor *tensor) {
-  return tensor->dtype == EDGEC_UINT4 || tensor->dtype == EDGEC_INT4;
+  switch (tensor->dtype) {
+    case EDGEC_UINT4: case EDGEC_INT4: case EDGEC_FLOAT4E2M1: case EDGEC_UINT2: case EDGEC_INT2:
+      return 1;
+    default:
+      return 0;
+  }
 }
 
 /* Writes the shape as Python writes a tuple: (), (3,), (1, 3). Returns 0 if it does not fit. */

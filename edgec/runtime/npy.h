@@ -5,7 +5,7 @@
 
 #include "edgec.h"
 
-/* numpy's name of an element type ("<f4"); bfloat16 and 4-bit types are stored as raw bytes. */
+/* numpy's name of an element type ("<f4"); bfloat16 and narrow types are stored as raw bytes. */
 const char *edgec_npy_dtype(int32_t dtype);
 
 /* Reads `tensor` from the file into `data`. Returns NULL, or what is wrong. */

@@ -8,7 +8,10 @@
 
 uint32_t edgec_element_bytes(int32_t dtype) {
   switch (dtype) {
-    case EDGEC_UINT8: case EDGEC_INT8: case EDGEC_BOOL: case EDGEC_UINT4: case EDGEC_INT4:
+    case EDGEC_UINT8: case EDGEC_INT8: case EDGEC_BOOL:
+    case EDGEC_FLOAT8E4M3FN: case EDGEC_FLOAT8E4M3FNUZ: case EDGEC_FLOAT8E5M2:
+    case EDGEC_FLOAT8E5M2FNUZ: case EDGEC_FLOAT8E8M0: case EDGEC_FLOAT4E2M1:
+    case EDGEC_UINT4: case EDGEC_INT4: case EDGEC_UINT2: case EDGEC_INT2:
       return 1;
     case EDGEC_UINT16: case EDGEC_INT16: case EDGEC_FLOAT16: case EDGEC_BFLOAT16:
       return 2;

@@ -17,6 +17,7 @@ from edgec.lower.convert import EXTENTS, to_relax
 from edgec.lower.kernels import tvm_target
 from edgec.lower.lowering import TO_FUSED_KERNELS, TO_KERNELS
 from edgec.lower.repeat import Loop, is_body
+from edgec.packing import is_packed, pack, unpack
 from edgec.targets import host
 from edgec.targets.cpu import schedule
 
@@ -39,14 +40,21 @@ def run(graph: Graph, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
                 repeated = _repeated(Loop.of(function), lambda *a, n=name: machine[n](*a))
                 tvm.register_global_func(f"edgec.repeat.{name}", repeated, override=True)
         machine = relax.VirtualMachine(tvm.compile(fused, TARGET), tvm.cpu())
-    arguments = [np.array(feeds[tensor.name], order="C") for tensor in graph.gs.inputs]
+    arguments = [_stored(np.array(feeds[tensor.name], order="C")) for tensor in graph.gs.inputs]
     made = [out.numpy() for out in machine["main"](*map(tvm.runtime.tensor, arguments))]
     outputs, counts = made[: len(graph.gs.outputs)], made[len(graph.gs.outputs) :]
     for (index, axis), count in zip(module.attrs[EXTENTS], counts, strict=True):
         shape = list(outputs[index].shape)
         shape[axis] = count.item()
         outputs[index] = outputs[index].ravel()[: np.prod(shape)].reshape(shape)
-    return outputs
+    return [
+        unpack(out, tensor.dtype.name, tensor.shape) if is_packed(tensor.dtype.name) else out
+        for tensor, out in zip(graph.gs.outputs, outputs, strict=True)
+    ]
+
+
+def _stored(array: np.ndarray) -> np.ndarray:
+    return pack(array) if is_packed(array.dtype.name) else array
 
 
 def _with_libm(function: tirx.PrimFunc) -> tirx.PrimFunc:

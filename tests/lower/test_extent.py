@@ -123,3 +123,26 @@ def test_state_has_a_shape() -> None:
               { i = NonZero(x) sum = Add(before, before) }"""
     with pytest.raises(LoweringError, match="state 'i' is known at run time only"):
         lower_graph(load(parse(text), trusted=True), "m", [("i", "before")], resolve("x86-64-v3"))
+
+
+@pytest.mark.parametrize("ordered", [0, 1])
+@pytest.mark.parametrize("dtype", ["float", "int64", "int8"])
+def test_distinct_elements(dtype: str, ordered: int) -> None:
+    text = f"({dtype}[4,5] x) => ({dtype}[A] y, int64[A] i, int64[20] j, int64[A] n)"
+    x = np.random.default_rng(ordered).integers(-4, 5, (4, 5))
+    kind = np.float32 if dtype == "float" else np.dtype(dtype)
+    check(f"{text} {{ y, i, j, n = Unique<sorted = {ordered}>(x) }}", x.astype(kind))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_distinct_slices(axis: int) -> None:
+    text = "(float[6,3,4] x) => (float[A,B,C] y, int64[M] i, int64[N] j, int64[M] n)"
+    x = np.random.default_rng(3).integers(0, 2, (6, 3, 4)).astype(np.float32)
+    x = np.take(x, np.resize([0, 2, 1], x.shape[axis]), axis)
+    (y, *_) = check(f"{text} {{ y, i, j, n = Unique<axis = {axis}>(x) }}", x)
+    assert y.shape[axis] < x.shape[axis] or x.shape[axis] == 3
+
+
+def test_distinct_elements_alone() -> None:
+    x = np.float32([3, 1, 3, 2, 1])
+    check("(float[5] x) => (float[A] y) { y = Unique(x) }", x)

@@ -8,9 +8,6 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 from onnx.helper import np_dtype_to_tensor_dtype
 
-from edgec.graph import load
-from edgec.lower.convert import unsupported
-
 from .running import run_model
 
 
@@ -53,11 +50,12 @@ def test_quantizing_rounds_to_even_and_saturates() -> None:
     np.testing.assert_array_equal(run_model(model, x)[0], expected)
 
 
-def test_quantizing_to_four_bits_is_refused() -> None:
-    x = np.zeros(4, np.float32)
-    model = model_of("QuantizeLinear", x, "int8", [np.float32(1), np.zeros((), ml_dtypes.int4)])
-    model.graph.output[0].type.tensor_type.elem_type = np_dtype_to_tensor_dtype(
-        np.dtype(ml_dtypes.int4)
-    )
-    [refusal] = unsupported(load(model, trusted=True))
-    assert "int4" in refusal.why
+@pytest.mark.parametrize("dtype", ["int4", "uint4", "int2", "uint2"])
+def test_quantizing_below_a_byte_saturates(dtype: str) -> None:
+    x = np.float32([0.5, 1.5, 2.5, -0.5, -9.5, 20.0, np.inf, -np.inf])
+    kind = np.dtype(getattr(ml_dtypes, dtype))
+    model = model_of("QuantizeLinear", x, "int8", [np.float32(1), np.ones((), kind)])
+    model.graph.output[0].type.tensor_type.elem_type = np_dtype_to_tensor_dtype(kind)
+    limits = ml_dtypes.iinfo(kind)
+    expected = np.clip(np.rint(x) + 1, int(limits.min), int(limits.max)).astype(np.int8)
+    np.testing.assert_array_equal(run_model(model, x)[0].astype(np.int8), expected)

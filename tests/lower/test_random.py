@@ -81,6 +81,24 @@ def conv_transpose(random: np.random.Generator) -> Draw:
     return Draw("ConvTranspose", (2, 4, *random.integers(2, 6, rank)), (weight, bias), attrs)
 
 
+def deform_conv(random: np.random.Generator) -> Draw:
+    groups, offsets = (int(_pick(random, 1, 2)) for _ in range(2))
+    attrs = _window(random, 2) | {"group": groups, "offset_group": offsets}
+    attrs.pop("auto_pad", None)
+    space, pads = random.integers(5, 9, 2), attrs.get("pads", [0] * 4)
+    reach = [(k - 1) * d for k, d in zip(attrs["kernel_shape"], attrs["dilations"], strict=True)]
+    out = [
+        (int(n) + pads[a] + pads[a + 2] - reach[a] - 1) // attrs["strides"][a] + 1
+        for a, n in enumerate(space)
+    ]
+    weight = _floats(random, 4, 4 // groups, *attrs["kernel_shape"])
+    taps = offsets * weight[0, 0].size
+    bias = _pick(random, None, _floats(random, 4))
+    mask = _pick(random, None, _floats(random, 2, taps, *out))
+    offset = 2 * _floats(random, 2, 2 * taps, *out)
+    return Draw("DeformConv", (2, 4, *space), (weight, offset, bias, mask), attrs)
+
+
 def max_pool(random: np.random.Generator) -> Draw:
     rank = int(random.integers(1, 4))
     return Draw(
@@ -154,6 +172,7 @@ def gemm(random: np.random.Generator) -> Draw:
 GENERATORS: dict[str, tuple[Callable[[np.random.Generator], Draw], int]] = {
     "conv": (conv, 24),
     "conv_transpose": (conv_transpose, 20),
+    "deform_conv": (deform_conv, 12),
     "max_pool": (max_pool, 24),
     "average_pool": (average_pool, 24),
     "resize": (resize, 40),
