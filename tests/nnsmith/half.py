@@ -13,12 +13,12 @@ from edgec.limits import graphs
 
 
 def uses_half(model: onnx.ModelProto) -> bool:
-    """Whether an input, a constant or a cast of `model` is float16."""
+    """Whether an input, a constant or a result of `model` is float16."""
     return widened(model) != model
 
 
 def widened(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with float32 in place of float16; declared types of inner tensors are dropped."""
+    """`model` with float32 in place of float16."""
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
     for tensor in all_tensors(twin):
@@ -26,8 +26,7 @@ def widened(model: onnx.ModelProto) -> onnx.ModelProto:
             values = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     for graph in graphs(twin.graph):
-        del graph.value_info[:]
-        for info in (*graph.input, *graph.output):
+        for info in (*graph.input, *graph.output, *graph.value_info):
             if info.type.tensor_type.elem_type == TensorProto.FLOAT16:
                 info.type.tensor_type.elem_type = TensorProto.FLOAT
         for node in graph.node:
