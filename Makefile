@@ -7,7 +7,7 @@ EDGEC := $(BIN)/edgec
 PYTEST := $(BIN)/python -m pytest -q --durations=5
 export EDGEC_CACHE_DIR ?= $(CURDIR)/build/cache
 
-.PHONY: help setup demo test test-nightly lint types bench clean \
+.PHONY: help setup demo test test-nightly test-nnsmith lint types bench clean \
         test-lint test-compile test-passes test-kernels test-targets test-runtime test-models
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -58,7 +58,20 @@ test: test-lint test-models test-passes test-compile test-kernels test-runtime t
 test-nightly: setup ## the long suites
 	$(PYTEST) -m nightly tests
 
-GRAPH_TESTS := tests/passes $(foreach part,graph rewrite sandbox,$(wildcard tests/test_$(part).py))
+NNSMITH := .venv-nnsmith
+NNSMITH_MODELS ?= 1400
+
+test-nnsmith: setup $(NNSMITH)/ready ## random models of NNSmith, before and after optimisation
+	$(NNSMITH)/bin/python tests/nnsmith/generate.py build/nnsmith $(NNSMITH_MODELS)
+	$(BIN)/python tests/nnsmith/compare.py build/nnsmith
+
+$(NNSMITH)/ready:
+	$(PYTHON) -m venv $(NNSMITH)
+	$(NNSMITH)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  'torch>=2.8' nnsmith==0.1.0 'onnx>=1.23,<1.24' 'onnxruntime>=1.31'
+	@touch $@
+
+GRAPH_TESTS := tests/passes tests/hostile $(foreach part,graph rewrite sandbox,$(wildcard tests/test_$(part).py))
 
 test-lint: lint types ## style, spelling and static types
 test-models: setup ## the model zoo

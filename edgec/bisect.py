@@ -14,7 +14,8 @@ from typing import Any, get_args
 from edgec.errors import PassError
 from edgec.graph import Graph
 from edgec.optimizer import ModelSource, Pipeline
-from edgec.passproof import Complaint, check, choosing, outcomes, samples, write_reproducer
+from edgec.passproof import Complaint, check, choosing, outcomes, samples
+from edgec.reproducer import write_reproducer
 from edgec.rewrite import Event, Numerics, optimize
 
 

@@ -128,6 +128,10 @@ CALLS: dict[str, Callable[..., bytes]] = {
 }
 
 
+KEPT_BYTES = 1 << 28
+"""What a helper may hold between requests; not all that a bomb made ONNX allocate comes back."""
+
+
 def write_message(stream: IO[bytes], header: dict[str, Any], body: bytes) -> None:
     """One length-prefixed message: the header as JSON, then `body`."""
     text = json.dumps({**header, "size": len(body)}).encode()
@@ -149,11 +153,18 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
     return data
 
 
-def _limit_memory(extra: int) -> None:
+def _held(field: int) -> int:
+    """Bytes of memory of this process: `field` 0 is all it asked for, 1 what it really has."""
     import resource
 
     with open("/proc/self/statm") as statm:
-        used = int(statm.read().split()[0]) * resource.getpagesize()
+        return int(statm.read().split()[field]) * resource.getpagesize()
+
+
+def _limit_memory(extra: int) -> None:
+    import resource
+
+    used = _held(0)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + extra, hard))
 
@@ -179,14 +190,16 @@ def serve() -> None:
             _limit_memory(header["bytes"])
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, header["seconds"])
-        answer, error = b"", {}
+        answer = b""
+        reply: dict[str, Any] = {}
         try:
             answer = CALLS[header["call"]](model, *header["args"])
         except Exception as failure:
-            error = {"error": str(failure) or type(failure).__name__}
+            reply = {"error": str(failure) or type(failure).__name__}
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
-        write_message(replies, error, answer)
+        reply["bloated"] = sys.platform == "linux" and _held(1) > KEPT_BYTES
+        write_message(replies, reply, answer)
 
 
 if __name__ == "__main__":

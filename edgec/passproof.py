@@ -13,7 +13,6 @@ ONNX Runtime's own optimisations change in it. Of a pass that computes in a narr
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from edgec.arrays import Array, is_float, save_npz
+from edgec.arrays import Array, is_float
 from edgec.compare import (
     MOST_TOLERANCES,
     OWN_RATIO,
@@ -31,8 +30,7 @@ from edgec.compare import (
     compare_tensor,
 )
 from edgec.data import Sample, index_limits, open_data
-from edgec.errors import DataError, VerifyError
-from edgec.external import save_model, write_file
+from edgec.errors import VerifyError
 from edgec.graph import Graph
 from edgec.limits import graphs
 from edgec.narrowproof import NARROW, probed
@@ -78,9 +76,9 @@ class Complaint:
 class PassProof:
     """The driver's `verify` hook.
 
-    `reproducers` is the folder that receives, for each pass that was wrong, the model before it,
-    the inputs, both outputs, and the command that shows it again, in which `arguments` name the
-    passes that are not in the table.
+    `reproducers` is the folder that receives, for each pass that was wrong, the least part of the
+    model that shows it, the inputs, both outputs, and the command that shows it again, in which
+    `arguments` name the passes that are not in the table.
     """
 
     def __init__(
@@ -105,9 +103,12 @@ class PassProof:
             return None
         if self.reproducers is None:
             return complaint.text
+        from edgec.reproducer import smallest, write_reproducer
+
+        least, shown = smallest(before, rewriter, self._before, complaint)
         command = ["edgec", "optimize", "before.onnx", "-o", "after.onnx", "--verify", "each"]
         command += choosing(rewriter.name, self.arguments)
-        folder = write_reproducer(self.reproducers / rewriter.name, before, complaint, command)
+        folder = write_reproducer(self.reproducers / rewriter.name, least, shown, command)
         return f"{complaint.text}; see {folder}"
 
 
@@ -269,21 +270,3 @@ def _ends(dtype: np.dtype[np.generic]) -> Iterator[float]:
     info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     for value in (info.max, info.smallest_subnormal, info.tiny, 0.0, 1.0):
         yield from (float(value), -float(value))
-
-
-def write_reproducer(folder: Path, before: Graph, complaint: Complaint, command: list[str]) -> Path:
-    """Write before.onnx, inputs.npz, expected.npz, actual.npz, complaint.txt and command.sh.
-
-    Returns the folder. Raises VerifyError where it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_npz(folder / "inputs.npz", complaint.expected.inputs)
-        save_npz(folder / "expected.npz", complaint.expected.outputs)
-        save_npz(folder / "actual.npz", complaint.actual)
-        save_model(before.to_source_opset(), folder / "before.onnx")
-        write_file(folder / "complaint.txt", [f"{complaint.text}\n".encode()])
-        write_file(folder / "command.sh", [f"{shlex.join(command)}\n".encode()])
-    except (OSError, DataError) as error:
-        raise VerifyError(f"no reproducer can be written: {error}", where=str(folder)) from error
-    return folder

@@ -1,7 +1,8 @@
 """ONNX's native code in a helper process, so that a model which crashes it is an error message.
 
 One helper serves the whole life of this process; it starts with the first model and is replaced
-after a crash, a hang or a fork. It ends when this process ends, however that happens.
+after a crash, a hang, a fork or a model that left it bloated. It ends when this process ends,
+however that happens.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def call(
         try:
             native.write_message(helper.stdin, header, model)
             reply, body = native.read_message(helper.stdout)
+            if reply["bloated"]:
+                _stop(helper)
         except (OSError, EOFError) as error:
             raise _died(helper, name, seconds) from error
         except BaseException:

@@ -110,11 +110,14 @@ def restore(surgeon: gs.Graph, model: onnx.ModelProto, skeleton: onnx.ModelProto
     surgeon.doc_string = model.graph.doc_string
     surgeon.metadata = metadata_of(model.graph)
     before = {n.output[0]: n for g in graphs(model.graph) for n in g.node if n.output}
+    taken = {node.name for graph in subgraphs(surgeon) for node in graph.nodes}
     for graph in subgraphs(surgeon):
         for node in graph.nodes:
             source = before.get(node.outputs[0].name) if node.outputs else None
             if source is not None:
-                node.name = node.name or source.name
+                if not node.name and source.name not in taken:
+                    node.name = source.name
+                    taken.add(node.name)
                 node.metadata = node.metadata or metadata_of(source)
                 node.doc_string = node.doc_string or source.doc_string
 

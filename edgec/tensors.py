@@ -24,6 +24,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper, numpy_helper
 
 from edgec.errors import ModelError
+from edgec.limits import MAX_RANK
 
 Shape = tuple[int | str | None, ...]
 Metadata = dict[str, str]
@@ -174,6 +175,10 @@ def check_tensor(tensor: TensorProto, name: str = "") -> None:
     where = f"tensor '{name or tensor.name}'"
     if any(d < 0 for d in tensor.dims):
         raise ModelError(f"negative dimension in {list(tensor.dims)}", where=where)
+    if len(tensor.dims) > MAX_RANK:
+        raise ModelError(f"rank {len(tensor.dims)}; {MAX_RANK} is the most", where=where)
+    if tensor.HasField("segment"):
+        raise ModelError("a tensor in segments cannot be read", where=where)
     code = tensor.data_type
     elements = math.prod(tensor.dims)
     if code == TensorProto.STRING:

@@ -62,6 +62,9 @@ def _guard(node: Node, graph: Graph, room: int) -> int:
         raise Skip(f"{quantized.dtype} is not an integer of whole bytes")
     if node.attrs.get("block_size", 0):
         raise Skip("it is quantized by blocks")
+    axis = node.attrs.get("axis", 1)
+    if scale.values.size > 1 and scale.values.size not in quantized.shape[axis:][:1]:
+        raise Skip("the scale does not fit the axis")
     growth = int(4 * quantized.values.size)
     if graph.uses(quantized) == 1:
         growth -= quantized.nbytes

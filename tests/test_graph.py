@@ -325,6 +325,13 @@ class TestOpsets:
         resizes = any(node.op_type == "Resize" for node in back.graph.node)
         assert back.opset_import[0].version == (11 if resizes else opset)
 
+    def test_what_becomes_several_nodes_gives_them_several_names(self) -> None:
+        text = "g (float[2,3,4] x) => (float[2,3,4] y) { [only] y = Softmax(x) }"
+        model = parse(f'<ir_version: 4, opset_import: ["" : 11]>\n{text}')
+        names = [node.name for node in load(model).nodes()]
+        assert len(names) > 1
+        assert names.count("only") == 1
+
     def test_a_newer_model_stays_newer_when_it_must(self) -> None:
         text = "g (float[4] x) => (float[4] y) <int64 a = {0}> { y = CumProd(x, a) }"
         graph = load(parse('<ir_version: 13, opset_import: ["" : 26]>\n' + text))

@@ -234,10 +234,10 @@ def test_verify_each_undoes_a_wrong_pass(
     assert "BatchNormalization" not in ops(onnx.load(out)), "the others are kept"
 
     folder = tmp_path / "o.rejected" / "drop-relu"
-    assert "not the same bit by bit, sample 'random'" in (folder / "complaint.txt").read_text()
+    assert "not the same bit by bit, sample '" in (folder / "complaint.txt").read_text()
+    assert len(onnx.load(folder / "before.onnx").graph.node) <= 3
     expected, actual = (load_npz(folder / f"{name}.npz") for name in ("expected", "actual"))
-    assert not np.array_equal(expected["logits"], actual["logits"])
-    assert load_npz(folder / "inputs.npz")["image"].shape == (2, 1, 8, 8)
+    assert any(not np.array_equal(value, actual[name]) for name, value in expected.items())
     monkeypatch.chdir(folder)
     command = shlex.split((folder / "command.sh").read_text())
     again = edgec(*command[1:])

@@ -184,7 +184,10 @@ class Context:
 
     def emit(self, expr: relax.Expr) -> relax.Var:
         """Bind `expr` to a variable named after the node's first output."""
-        var = self.builder.emit(expr, name_hint=self._label)
+        try:
+            var = self.builder.emit(expr, name_hint=self._label)
+        except ValueError as error:
+            raise Refused(f"TVM refuses it: {str(error).splitlines()[0][:200]}") from error
         self.origin[var.name] = self._node
         return var
 

@@ -38,10 +38,16 @@ def scalar(name: str, function: Fn) -> Fn:
     return entry
 
 
+MOST_TERMS = 256
+"""Inputs of one operator: TVM walks the nested expression by recursion, and the stack is finite."""
+
+
 def fold(name: str, function: Fn) -> Fn:
-    """An entry for any number of inputs, combined from the left."""
+    """An entry for up to `MOST_TERMS` inputs, combined from the left."""
 
     def entry(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+        if len(inputs) > MOST_TERMS:
+            raise Refused(f"of {len(inputs)} inputs; {MOST_TERMS} are the most")
         return ctx.map(name, lambda *xs: reduce(function, xs), *inputs)
 
     return entry

@@ -6,6 +6,7 @@ evaluated, by ONNX's reference implementation, on arrays of at most `LIMIT` elem
 
 from __future__ import annotations
 
+import math
 from math import prod
 
 import numpy as np
@@ -95,7 +96,7 @@ def evaluate(
         if tensor.name not in values or values[tensor.name].size > LIMIT:
             return None
         feeds[tensor.name] = values[tensor.name]
-    if _size(node, feeds) > LIMIT:
+    if _size(node, [feeds[t.name] for t in node.inputs if t.name]) > LIMIT:
         return None
     return _run(node, feeds, opset)
 
@@ -112,16 +113,16 @@ def _constant(node: gs.Node) -> np.ndarray | None:
     return None
 
 
-def _size(node: gs.Node, feeds: dict[str, np.ndarray]) -> int:
-    """An upper bound of the elements that `node` makes."""
-    arrays = list(feeds.values())
+def _size(node: gs.Node, arrays: list[np.ndarray]) -> int:
+    """An upper bound of the elements that `node` makes of its inputs `arrays`."""
     if node.op == "ConstantOfShape":
         return prod(int(n) for n in arrays[0])
     if node.op == "Expand":
         return max(arrays[0].size, 1) * prod(int(n) for n in arrays[1])
     if node.op == "Range":
         start, limit, delta = (float(a.item()) for a in arrays)
-        return LIMIT + 1 if delta == 0 else int(abs((limit - start) / delta)) + 1
+        steps = abs((limit - start) / delta) if delta else math.inf
+        return int(steps) + 1 if steps < LIMIT else LIMIT + 1
     if node.op == "Gather":
         return max(arrays[0].size, 1) * max(arrays[1].size, 1)
     return prod(max(a.size, 1) for a in arrays) if len(arrays) < 3 else 0

@@ -143,6 +143,8 @@ def _extents(
     factors = _given(ctx, node, 2, "scales")
     if factors is None:
         raise Refused("neither scales nor sizes are given")
+    if not np.isfinite(factors).all():
+        raise Refused("a scale is not finite")
     for axis, factor in zip(axes, factors, strict=True):
         scales[axis] = float(factor)
         sizes[axis] = int(np.floor(np.float32(factor) * np.float32(shape[axis])))
