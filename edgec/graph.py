@@ -18,18 +18,18 @@ from edgec.downgrade import convert
 from edgec.errors import ModelError, PassError
 from edgec.external import all_tensors, load_external, parse_model, read_model, save_model
 from edgec.limits import INTERNAL_OPSET, check_limits
-from edgec.limits import graphs as proto_graphs
 from edgec.onnx_io import export_graph, import_graph
+from edgec.restore import restore
 from edgec.shapes import infer
 from edgec.skeleton import inferred_outputs, split
 from edgec.tensors import (
     Constant,
+    Names,
     Node,
     Variable,
     inner_nodes,
     is_static,
     metadata_of,
-    set_type,
     subgraphs,
 )
 from edgec.topology import copy, sort
@@ -89,7 +89,7 @@ def load(
     )
     reached = next(o.version for o in prepared.opset_import if o.domain in ("", "ai.onnx"))
     surgeon = import_graph(prepared.graph, reached, weights)
-    _restore(surgeon, model, skeleton)
+    restore(surgeon, model, skeleton)
     body = ("graph", "functions", "opset_import", "training_info")
     header = onnx.ModelProto(**{f.name: v for f, v in model.ListFields() if f.name not in body})
     header.opset_import.extend(o for o in prepared.opset_import if o.domain not in ("", "ai.onnx"))
@@ -118,8 +118,8 @@ class Graph:
         self.trusted = trusted
         self.source_bytes = self.constant_bytes()
         self._header = header
-        self._names: set[str] | None = None
-        self._outputs: set[gs.Tensor] | None = None
+        self._names: Names | None = None
+        self._places: dict[gs.Tensor, list[tuple[gs.Graph, int]]] | None = None
 
     @property
     def name(self) -> str:
@@ -161,9 +161,7 @@ class Graph:
 
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Whether `tensor` is an output of the graph or of a subgraph."""
-        if self._outputs is None:
-            self._outputs = {t for graph in subgraphs(self.gs) for t in graph.outputs}
-        return tensor in self._outputs
+        return tensor in self._output_places()
 
     def uses(self, tensor: gs.Tensor) -> int:
         """How often `tensor` is read, by nodes or as an output."""
@@ -174,13 +172,9 @@ class Graph:
     def unique_name(self, hint: str) -> str:
         """A tensor or node name that is not taken yet, and now is."""
         if self._names is None:
-            self._names = {n.name for n in self.nodes()} | {t.name for t in self._tensors()}
-        name, n = hint, 0
-        while name in self._names:
-            n += 1
-            name = f"{hint}_{n}"
-        self._names.add(name)
-        return name
+            self._names = Names(n.name for n in self.nodes())
+            self._names.update(t.name for t in self._tensors())
+        return self._names.unique(hint)
 
     def constant(self, values: np.ndarray[Any, Any], hint: str) -> Constant:
         """A new constant of `values`."""
@@ -225,9 +219,13 @@ class Graph:
         for inner in body.nodes:
             inner.owner = node.owner
         node.owner.nodes.extend(body.nodes)
+        places = self._output_places()
         outputs = list(body.outputs)
+        for tensor in set(outputs):
+            places[tensor] = [place for place in places[tensor] if place[0] is not body]
+            if not places[tensor]:
+                del places[tensor]
         body.nodes, body.outputs = [], []
-        self._outputs = None
         return outputs
 
     def why_not_replace(self, old: gs.Tensor, new: gs.Tensor) -> str | None:
@@ -259,13 +257,14 @@ class Graph:
         maker = self.producer(new)
         for node in self.consumers(old):
             if node is not maker:
-                node.inputs[next(i for i, t in enumerate(node.inputs) if t is old)] = new
+                node.inputs[node.inputs.index(old)] = new
         if self.is_output(old):
-            for graph in subgraphs(self.gs):
-                graph.outputs = [new if t is old else t for t in graph.outputs]
+            places = self._output_places()
+            places[new] = places.pop(old)
+            for graph, index in places[new]:
+                graph.outputs[index] = new
             new.info = old.info
             old.name, new.name = self.unique_name(f"{old.name}_was"), old.name
-            self._outputs = None
         if isinstance(new, Variable):
             if new.dtype is None and new.value_type is None:
                 new.dtype, new.value_type = old.dtype, old.value_type
@@ -297,7 +296,7 @@ class Graph:
 
     def sweep(self) -> None:
         """Remove the nodes that nothing uses, drop what was removed, sort the rest."""
-        self._outputs = None
+        self._places = None
         for graph in reversed(list(subgraphs(self.gs))):
             for node in reversed(graph.nodes):
                 if node.outputs and not any(map(self.uses, node.outputs)):
@@ -309,7 +308,16 @@ class Graph:
     def restore(self, before: Graph) -> None:
         """Become `before`, a copy made earlier, which must not be used any more."""
         self.gs = before.gs
-        self._names = self._outputs = None
+        self._names = self._places = None
+
+    def _output_places(self) -> dict[gs.Tensor, list[tuple[gs.Graph, int]]]:
+        """Where each output of the graph and of its subgraphs stands in `outputs`."""
+        if self._places is None:
+            self._places = {}
+            for graph in subgraphs(self.gs):
+                for index, tensor in enumerate(graph.outputs):
+                    self._places.setdefault(tensor, []).append((graph, index))
+        return self._places
 
     def _tensors(self) -> Iterator[gs.Tensor]:
         for graph in subgraphs(self.gs):
@@ -382,28 +390,3 @@ def _note_defaults(model: onnx.ModelProto, notes: list[str]) -> None:
         notes.append(f"{len(listed)} inputs with a default value made constants: {shown}")
     if model.training_info:
         notes.append("training information dropped")
-
-
-def _restore(surgeon: gs.Graph, model: onnx.ModelProto, skeleton: onnx.ModelProto) -> None:
-    """Give back what ONNX's converter and inference drop: declarations and metadata."""
-    declared = {i.name: i for i in (*model.graph.input, *model.graph.output)}
-    bound = {i.name: i for i in (*skeleton.graph.input, *skeleton.graph.output)}
-    for tensor in (*surgeon.inputs, *surgeon.outputs):
-        if not isinstance(tensor, Variable):
-            continue
-        tensor.info = declared.get(tensor.name, tensor.info)
-        if tensor.shape is None and tensor.info is not None:
-            known = tensor.dtype
-            set_type(tensor, bound.get(tensor.name, tensor.info).type)
-            tensor.dtype = known if known is not None else tensor.dtype
-    surgeon.name = model.graph.name
-    surgeon.doc_string = model.graph.doc_string
-    surgeon.metadata = metadata_of(model.graph)
-    before = {n.output[0]: n for g in proto_graphs(model.graph) for n in g.node if n.output}
-    for graph in subgraphs(surgeon):
-        for node in graph.nodes:
-            source = before.get(node.outputs[0].name) if node.outputs else None
-            if source is not None:
-                node.name = node.name or source.name
-                node.metadata = node.metadata or metadata_of(source)
-                node.doc_string = node.doc_string or source.doc_string

@@ -15,9 +15,11 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, TensorProto, helper
 
+from edgec import collector
 from edgec.errors import ModelError
 from edgec.tensors import (
     Constant,
+    Names,
     Node,
     Variable,
     add_metadata,
@@ -34,22 +36,15 @@ def import_graph(
 
     An input named in `weights` becomes a constant of that tensor.
     """
-    return _Importer(opset, weights or {}).graph(proto, {})
+    with collector.paused():
+        return _Importer(opset, weights or {}).graph(proto, {})
 
 
 class _Importer:
     def __init__(self, opset: int, weights: Mapping[str, TensorProto]) -> None:
         self.opset = opset
         self.weights = weights
-        self.taken: set[str] = set()
-
-    def unique(self, name: str) -> str:
-        fresh, n = name, 0
-        while fresh in self.taken:
-            n += 1
-            fresh = f"{name}_{n}"
-        self.taken.add(fresh)
-        return fresh
+        self.unique = Names().unique
 
     def graph(self, proto: onnx.GraphProto, outer: Mapping[str, gs.Tensor]) -> gs.Graph:
         types = {info.name: info for info in proto.value_info}
