@@ -15,17 +15,11 @@ import fetch  # noqa: E402
 TRAINED = ("digits_cnn", "digits_transformer", "digits_detector")
 
 
-def models(names: Sequence[str] = (), *, without: Sequence[str] = ()) -> dict[str, Path]:
-    """Files by name: those of `names`, or all, but not those `without`. The zoo is built."""
-    wanted = [*TRAINED, *build.ZOO, *fetch.MODELS]
-    found = {}
-    for name in wanted:
-        if name in without or (names and name not in names):
-            continue
-        path = _find(name)
-        if path is not None:
-            found[name] = path
-    return found
+def models(names: Sequence[str] = ()) -> dict[str, Path]:
+    """Files by name: those of `names`, or all that are there. The zoo is built."""
+    every = [*TRAINED, *build.ZOO, *fetch.MODELS]
+    files = {name: _find(name) for name in every if not names or name in names}
+    return {name: path for name, path in files.items() if path is not None}
 
 
 def _find(name: str) -> Path | None:

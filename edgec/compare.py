@@ -26,6 +26,8 @@ Justify = Callable[[Array, Array], Array]
 RTOL = 1e-4
 ATOL = 1e-5
 """Of the largest magnitude in the channel."""
+FEW = 4
+"""Values that are too few to tell how large a channel's values are."""
 OWN_RATIO = 4.0
 """Where ONNX Runtime's own optimisations move a result by more than a quarter of the tolerance, the
 model amplifies rounding: then this many times their error is allowed, and said."""
@@ -116,14 +118,15 @@ def tolerance(expected: Array, channel_axis: int | None = None) -> Array:
     """What each element may be off by, float64, of the shape of `expected`.
 
     The channel axis is 1; the last one of matrices and of boxes or sequences (rank 3). Where an
-    index of it owns a single value (a row of scores) or there is none, that value alone has no
-    scale, and the maximum is over the whole output. Half precision may be off by 4 roundings.
+    index of it owns fewer than `FEW` values (a row of scores, the two states of an LSTM) or there
+    is none, they have no scale of their own, and the maximum is over the whole output. Half
+    precision may be off by 4 roundings.
     """
     rank = expected.ndim
     axis = channel_axis if channel_axis is not None else 1 if rank > 3 else rank - 1
     magnitude = _magnitude(expected)
     finite = np.where(np.isfinite(magnitude), magnitude, 0.0)
-    alone = rank < 2 or finite.size == finite.shape[axis]
+    alone = rank < 2 or finite.size < FEW * finite.shape[axis]
     others = None if alone else tuple(i for i in range(rank) if i != axis % rank)
     scale = finite.max(axis=others, keepdims=True, initial=0.0)
     rounding = float(ml_dtypes.finfo(expected.dtype).eps)  # type: ignore[no-untyped-call]

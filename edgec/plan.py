@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import networkx as nx
 
-from edgec.program import Call, Program, Step, aligned, reads, writes
+from edgec.program import Call, Program, Repeat, Select, Step, aligned, calls_in, reads, writes
 
 _IMPROVEMENTS = 400
 """Placement orders tried when the simple ones leave the arena above its bound."""
@@ -82,18 +83,43 @@ def plan(program: Program) -> Plan:
         arena_bytes=arena,
         bound_bytes=bound,
         given_bound_bytes=given_bound,
-        in_place={overwrite.name: overwrite for overwrite in merged.values()},
+        in_place={o.name: o for o in (*merged.values(), *_overwrites(steps))},
     )
 
 
 def _named(steps: list[Step], merged: dict[int, Overwrite]) -> list[Step]:
     """The steps, those that overwrite an input calling the variant that does."""
+
+    def inner(step: Step) -> Step:
+        match step:
+            case Call():
+                overwrite = _overwrite(step)
+                return replace(step, kernel=overwrite.name) if overwrite else step
+            case Repeat():
+                return replace(step, body=tuple(map(inner, step.body)))
+            case Select():
+                then, otherwise = map(inner, step.then), map(inner, step.otherwise)
+                return Select(step.condition, tuple(then), tuple(otherwise))
+
     return [
         replace(step, kernel=merged[index].name)
         if isinstance(step, Call) and index in merged
-        else step
+        else inner(step)
         for index, step in enumerate(steps)
     ]
+
+
+def _overwrites(steps: list[Step]) -> Iterator[Overwrite]:
+    """The variants that calls of `steps` need to write a buffer that they read."""
+    yield from filter(None, map(_overwrite, calls_in(steps)))
+
+
+def _overwrite(call: Call) -> Overwrite | None:
+    """The variant of a kernel that is called with one buffer as an input and as an output."""
+    for source, target in call.in_place:
+        if call.inputs[source] == call.outputs[target]:
+            return Overwrite(call.kernel, source, len(call.inputs) + target)
+    return None
 
 
 def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], dict[int, Overwrite]]:

@@ -80,15 +80,23 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Repeat:
-    """`times` runs of `body`.
+class Move:
+    """Inside a `Repeat`, `buffer` stands for its bytes from `start` on, and after every run of the
+    body for those `stride` bytes further on, or back."""
 
-    `strides` maps buffer numbers to the bytes by which their address advances per iteration.
-    """
+    buffer: int
+    start: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """`times` runs of `body`. `moves` concern the steps of the body itself, not those of a `Repeat`
+    in it."""
 
     times: int
     body: tuple[Step, ...]
-    strides: tuple[tuple[int, int], ...] = ()
+    moves: tuple[Move, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import parser
 
@@ -84,6 +85,31 @@ def test_state_is_kept_and_reset(edgec: Edgec, smooth: Path, tmp_path: Path) -> 
     assert float(module.run({"x": x})["y"][0, 0]) == 0.5
     done = edgec("verify", path, "--against", smooth, "--json")
     assert done.result["samples"] >= 3, "steps that follow one another"
+
+
+SILERO = REPO.parent / "shared" / "models" / "silero_vad_16k_op15.onnx"
+
+
+@pytest.mark.skipif(not SILERO.exists(), reason=f"{SILERO} is absent")
+def test_voice_activity_with_its_state_inside(edgec: Edgec, tmp_path: Path) -> None:
+    """Silero's LSTM over a stream: the module keeps the state that ONNX Runtime is handed."""
+    path = tmp_path / "vad.edgec"
+    shapes = ("--shape", "input=1x576", "--shape", "state=2x1x128")
+    done = edgec("compile", SILERO, *shapes, "--state", "stateN=state", "-o", path)
+    assert done.code == 0, done.err
+    module = library.load(path)
+    assert [t.name for t in module.inputs] == ["input", "sr"]
+    session = onnxruntime.InferenceSession(SILERO)
+    state, rate = np.zeros((2, 1, 128), np.float32), np.array(16000, np.int64)
+    rng = np.random.default_rng(1)
+    heard = []
+    for loudness in (0.0, 0.01, 0.3, 0.3, 0.05):
+        sound = (rng.standard_normal((1, 576)) * loudness).astype(np.float32)
+        feed = {"input": sound, "state": state, "sr": rate}
+        expected, state = session.run(["output", "stateN"], feed)
+        heard.append(float(module.run({"input": sound, "sr": rate})["output"][0, 0]))
+        assert abs(heard[-1] - float(expected[0, 0])) < 1e-5
+    assert len(set(heard)) == len(heard)
 
 
 def test_forgotten_state_is_found(edgec: Edgec, smooth: Path, tmp_path: Path) -> None:

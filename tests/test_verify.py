@@ -73,11 +73,11 @@ def test_the_channel_axis_can_be_given() -> None:
     assert not compare_tensor("y", expected, actual, channel_axis=1).ok
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (2,), (1, 2, 1, 1)])
-def test_single_values_are_measured_by_the_whole_output(shape: tuple[int, ...]) -> None:
-    expected = np.float32([10, 1e-3]).reshape(shape)
-    near = np.float32([10, 1e-3 + 9e-5]).reshape(shape)
-    far = np.float32([10, 1e-3 + 1.1e-4]).reshape(shape)
+@pytest.mark.parametrize("shape", [(1, 2), (2,), (1, 2, 1, 1), (3, 1, 2), (3, 2)])
+def test_few_values_are_measured_by_the_whole_output(shape: tuple[int, ...]) -> None:
+    expected, near, far = (
+        np.resize(np.float32([10, 1e-3 + error]), shape) for error in (0, 9e-5, 1.1e-4)
+    )
     assert compare_tensor("y", expected, near).ok
     assert not compare_tensor("y", expected, far).ok
 

@@ -15,6 +15,7 @@ from edgec.plan import Plan
 from edgec.program import (
     Buffer,
     Call,
+    Move,
     Program,
     Repeat,
     Select,
@@ -155,30 +156,29 @@ class _Tables:
             kernel: index for index, kernel in enumerate(dict.fromkeys(c.kernel for c in calls))
         }
 
-    def add_steps(self, steps: Sequence[Step], strides: Mapping[int, int] | None = None) -> None:
-        strides = strides or {}
+    def add_steps(self, steps: Sequence[Step], moves: Sequence[Move] = ()) -> None:
         for step in steps:
             match step:
                 case Call():
                     buffers = (*step.inputs, *step.outputs)
                     row = f"EDGEC_CALL, {self.kernel_index[step.kernel]}, {len(self.args)}, "
                     self.steps.append(row + str(len(buffers)))
-                    self.args += [self._arg(buffer, strides) for buffer in buffers]
+                    self.args += [self._arg(buffer, moves) for buffer in buffers]
                 case Repeat():
                     self.steps.append(f"EDGEC_REPEAT, {step.times}, {_rows(step.body)}, 0")
-                    self.add_steps(step.body, dict(step.strides))
+                    self.add_steps(step.body, step.moves)
                 case Select():
                     self.steps.append(
                         f"EDGEC_SELECT, {len(self.args)}, {_rows(step.then)}, "
                         f"{_rows(step.otherwise)}"
                     )
-                    self.args.append(self._arg(step.condition, strides))
-                    self.add_steps(step.then, strides)
-                    self.add_steps(step.otherwise, strides)
+                    self.args.append(self._arg(step.condition, moves))
+                    self.add_steps(step.then, moves)
+                    self.add_steps(step.otherwise, moves)
 
     def state_rows(self) -> list[str]:
         return [
-            f"{state.input.nbytes}, {{{self._arg(state.output, {})}}}"
+            f"{state.input.nbytes}, {{{self._arg(state.output)}}}"
             for state in self.plan.program.states
         ]
 
@@ -186,16 +186,16 @@ class _Tables:
         program = self.plan.program
         index = {tensor.name: i for i, tensor in enumerate(program.outputs)}
         return [
-            f"{index[extent.output]}, {extent.axis}, {{{self._arg(extent.count, {})}}}"
+            f"{index[extent.output]}, {extent.axis}, {{{self._arg(extent.count)}}}"
             for extent in program.extents
         ]
 
-    def _arg(self, number: int, strides: Mapping[int, int]) -> str:
+    def _arg(self, number: int, moves: Sequence[Move] = ()) -> str:
         buffer = self.plan.program.buffers[number]
         index = buffer.index if buffer.where in ("input", "output", "state") else 0
-        return f"{_PLACES[buffer.where]}, {index}, {self._offset(number, buffer)}, " + str(
-            strides.get(number, 0)
-        )
+        move = next((m for m in moves if m.buffer == number), Move(number, 0, 0))
+        offset = self._offset(number, buffer) + move.start
+        return f"{_PLACES[buffer.where]}, {index}, {offset}, {move.stride}"
 
     def _offset(self, number: int, buffer: Buffer) -> int:
         if buffer.where == "arena":

@@ -10,17 +10,18 @@ import onnx_graphsurgeon as gs
 from tvm import relax, tirx
 
 from edgec.lower.context import Context, Refused, axis_of, is_float, literal, select
-from edgec.lower.elementwise import libm, math, maximum, minimum, scalar
+from edgec.lower.elementwise import dtype_of, libm, math, maximum, minimum, scalar
 
 Fn = Callable[..., Any]
 
 
-def _lift(x: Any, value: float) -> Any:
-    return literal(value, str(x.ty.dtype if hasattr(x, "ty") else x.dtype))
+def lift(x: Any, value: float) -> Any:
+    """A TIR immediate of the type of `x`."""
+    return literal(value, dtype_of(x))
 
 
 def relu_of(x: Any) -> Any:
-    zero = _lift(x, 0)
+    zero = lift(x, 0)
     return select(x < zero, zero, x)
 
 
@@ -35,50 +36,58 @@ def parametric(name: str, function: Fn, **defaults: float) -> Fn:
 
 
 def sigmoid_of(x: Any) -> Any:
-    return _lift(x, 1) / (_lift(x, 1) + tirx.exp(-x))
+    return lift(x, 1) / (lift(x, 1) + tirx.exp(-x))
 
 
-tanh_of = libm("tanh")
+def tanh_of(x: Any) -> Any:
+    """Written out for vectors in float32 (`edgec.lower.fast_math`), libm's else."""
+    return tirx.tanh(x) if dtype_of(x) == "float32" else libm("tanh")(x)
+
+
 expm1_of = libm("expm1")
 
 
 def softplus_of(x: Any) -> Any:
     """log(1 + exp(x)) without overflow."""
-    positive = select(x < _lift(x, 0), _lift(x, 0), x)
+    positive = select(x < lift(x, 0), lift(x, 0), x)
     return positive + tirx.log1p(tirx.exp(-tirx.abs(x)))
 
 
-def _elu(x: Any, alpha: float) -> Any:
-    return select(x < _lift(x, 0), _lift(x, alpha) * expm1_of(x), x)
+def elu_of(x: Any, alpha: float) -> Any:
+    return select(x < lift(x, 0), lift(x, alpha) * expm1_of(x), x)
 
 
 def _selu(x: Any, alpha: float, gamma: float) -> Any:
-    low = _lift(x, alpha) * expm1_of(x)
-    return _lift(x, gamma) * select(x <= _lift(x, 0), low, x)
+    low = lift(x, alpha) * expm1_of(x)
+    return lift(x, gamma) * select(x <= lift(x, 0), low, x)
 
 
 def _celu(x: Any, alpha: float) -> Any:
-    low = _lift(x, alpha) * expm1_of(x / _lift(x, alpha))
-    return select(x < _lift(x, 0), low, x)
+    low = lift(x, alpha) * expm1_of(x / lift(x, alpha))
+    return select(x < lift(x, 0), low, x)
 
 
-def _leaky(x: Any, alpha: float) -> Any:
-    return select(x < _lift(x, 0), _lift(x, alpha) * x, x)
+def leaky_of(x: Any, alpha: float) -> Any:
+    return select(x < lift(x, 0), lift(x, alpha) * x, x)
 
 
-def _thresholded(x: Any, alpha: float) -> Any:
-    return select(x <= _lift(x, alpha), _lift(x, 0), x)
+def thresholded_of(x: Any, alpha: float) -> Any:
+    return select(x <= lift(x, alpha), lift(x, 0), x)
 
 
-def _hard_sigmoid(x: Any, alpha: float, beta: float) -> Any:
-    y = _lift(x, alpha) * x + _lift(x, beta)
-    return minimum(maximum(y, _lift(x, 0)), _lift(x, 1))
+def hard_sigmoid_of(x: Any, alpha: float, beta: float) -> Any:
+    y = lift(x, alpha) * x + lift(x, beta)
+    return minimum(maximum(y, lift(x, 0)), lift(x, 1))
+
+
+def softsign_of(x: Any) -> Any:
+    return x / (lift(x, 1) + tirx.abs(x))
 
 
 def _shrink(x: Any, lambd: float, bias: float) -> Any:
-    low, high, zero = x < _lift(x, -lambd), x > _lift(x, lambd), _lift(x, 0)
-    keep = select(high, x - _lift(x, bias), select(tirx.isnan(x), x, zero))
-    return select(low, x + _lift(x, bias), keep)
+    low, high, zero = x < lift(x, -lambd), x > lift(x, lambd), lift(x, 0)
+    keep = select(high, x - lift(x, bias), select(tirx.isnan(x), x, zero))
+    return select(low, x + lift(x, bias), keep)
 
 
 def shrink(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
@@ -95,11 +104,11 @@ def gelu(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
         raise Refused(f"approximate={approximate!r} is not an approximation ONNX defines")
 
     def exact(x: Any) -> Any:
-        return _lift(x, 0.5) * x * (_lift(x, 1) + tirx.erf(x * _lift(x, sqrt(0.5))))
+        return lift(x, 0.5) * x * (lift(x, 1) + tirx.erf(x * lift(x, sqrt(0.5))))
 
     def by_tanh(x: Any) -> Any:
-        inner = _lift(x, sqrt(2 / 3.141592653589793)) * (x + _lift(x, 0.044715) * x * x * x)
-        return _lift(x, 0.5) * x * (_lift(x, 1) + tanh_of(inner))
+        inner = lift(x, sqrt(2 / 3.141592653589793)) * (x + lift(x, 0.044715) * x * x * x)
+        return lift(x, 0.5) * x * (lift(x, 1) + tanh_of(inner))
 
     return ctx.map("gelu", math(by_tanh if approximate == "tanh" else exact), inputs[0])
 
@@ -196,18 +205,18 @@ ENTRIES = {
     "Sigmoid": scalar("sigmoid", math(sigmoid_of)),
     "Tanh": scalar("tanh", math(tanh_of)),
     "Softplus": scalar("softplus", math(softplus_of)),
-    "Softsign": scalar("softsign", math(lambda x: x / (_lift(x, 1) + tirx.abs(x)))),
-    "HardSwish": scalar("hard_swish", math(lambda x: x * _hard_sigmoid(x, 1 / 6, 0.5))),
+    "Softsign": scalar("softsign", math(softsign_of)),
+    "HardSwish": scalar("hard_swish", math(lambda x: x * hard_sigmoid_of(x, 1 / 6, 0.5))),
     "Mish": scalar("mish", math(lambda x: x * tanh_of(softplus_of(x)))),
-    "Swish": parametric("swish", lambda x, a: x * sigmoid_of(_lift(x, a) * x), alpha=1.0),
-    "Elu": parametric("elu", _elu, alpha=1.0),
+    "Swish": parametric("swish", lambda x, a: x * sigmoid_of(lift(x, a) * x), alpha=1.0),
+    "Elu": parametric("elu", elu_of, alpha=1.0),
     "Selu": parametric(
         "selu", _selu, alpha=1.67326319217681884765625, gamma=1.05070102214813232421875
     ),
     "Celu": parametric("celu", _celu, alpha=1.0),
-    "LeakyRelu": parametric("leaky_relu", _leaky, alpha=0.01),
-    "ThresholdedRelu": parametric("thresholded_relu", _thresholded, alpha=1.0),
-    "HardSigmoid": parametric("hard_sigmoid", _hard_sigmoid, alpha=0.2, beta=0.5),
+    "LeakyRelu": parametric("leaky_relu", leaky_of, alpha=0.01),
+    "ThresholdedRelu": parametric("thresholded_relu", thresholded_of, alpha=1.0),
+    "HardSigmoid": parametric("hard_sigmoid", hard_sigmoid_of, alpha=0.2, beta=0.5),
     "Shrink": shrink,
     "Gelu": gelu,
     "PRelu": prelu,

@@ -27,12 +27,14 @@ from edgec.lower import (
     extent,
     generate,
     index,
+    iterate,
     linear,
     matmul,
     normalization,
     order,
     pool,
     quantize,
+    recurrent,
     reduce,
     resize,
     sample,
@@ -64,6 +66,7 @@ TABLE: dict[str, Entry] = {
     **order.ENTRIES,
     **pool.ENTRIES,
     **quantize.ENTRIES,
+    **recurrent.ENTRIES,
     **reduce.ENTRIES,
     **resize.ENTRIES,
     **sample.ENTRIES,
@@ -76,9 +79,10 @@ ORIGIN = "edgec.origin"
 EXTENTS = "edgec.extents"
 """Module attribute: (output, axis) of each extent that a run decides, in order of the counts."""
 
-NO_ENTRY = {"Unique": UNKNOWN} | dict.fromkeys(
-    ("GRU", "LSTM", "RNN", "Loop", "Scan"), "loops over time are not lowered"
-)
+ITERATIONS = {"Loop": iterate.loop, "Scan": iterate.scan}
+"""Operators whose body is walked too."""
+
+NO_ENTRY = {"Unique": UNKNOWN}
 """Why operators that have no entry cannot have one, where there is more to say."""
 
 MAX_EXPANSION = 32
@@ -114,7 +118,7 @@ def _convert(graph: Graph, block: int) -> tuple[tvm.IRModule, list[Unsupported]]
     source = graph.gs
     builder = relax.BlockBuilder()
     ctx = Context(builder, block, open_ended(source))
-    walk = _Walk(ctx, int(source.opset))
+    walk = Walk(ctx, int(source.opset))
     try:
         params = [_placeholder(t) for t in source.inputs]
     except Refused as error:
@@ -149,7 +153,7 @@ def _placeholder(tensor: gs.Variable) -> relax.Var:
     )
 
 
-class _Walk:
+class Walk:
     """One pass over nodes, bodies of functions and taken branches included."""
 
     def __init__(self, ctx: Context, opset: int) -> None:
@@ -172,10 +176,22 @@ class _Walk:
                 self._stand_in(node)
 
     def output(self, tensor: gs.Tensor) -> relax.Expr:
-        expr = self._expr(tensor)
+        expr = self.expr(tensor)
         return relax.const(0.0) if expr is None else expr
 
-    def _expr(self, tensor: gs.Tensor) -> relax.Expr | None:
+    def inner(self) -> Walk:
+        """A walk over a body, which has images of its own."""
+        return Walk(self.ctx, self.opset)
+
+    def tensor(self, tensor: gs.Tensor) -> relax.Expr:
+        """The tensor as an expression; raises Refused where it is absent, or no tensor."""
+        expr = self.expr(tensor)
+        if expr is None:
+            raise Refused(f"{tensor.name!r} is not a tensor edgec can make")
+        return expr
+
+    def expr(self, tensor: gs.Tensor) -> relax.Expr | None:
+        """The tensor as an expression, None where there is none."""
         name = tensor.name
         if not name:
             return None
@@ -189,7 +205,7 @@ class _Walk:
 
     def _form(self, tensor: gs.Tensor) -> relax.Expr | Blocked | None:
         """The tensor as it is at hand, blocked images first."""
-        return self.images.get(tensor.name) or self._expr(tensor)
+        return self.images.get(tensor.name) or self.expr(tensor)
 
     def _node(self, node: gs.Node, name: str, depth: int) -> None:
         ctx = self.ctx
@@ -208,6 +224,10 @@ class _Walk:
             return
         if node.op == "If":
             self._branch(node, name, depth)
+        elif node.op in ITERATIONS and not node.domain:
+            made = ITERATIONS[node.op](self, node, name, depth)
+            for tensor, expr in zip(node.outputs, made, strict=True):
+                self._bind(tensor, expr)
         elif node.domain not in (None, "", "ai.onnx"):
             raise Refused(f"operators of domain {node.domain!r} are not lowered")
         elif node.op in TABLE:
@@ -238,7 +258,7 @@ class _Walk:
         ctx = self.ctx
         if self._image(node):
             return
-        inputs = [self._expr(t) for t in node.inputs]
+        inputs = [self.expr(t) for t in node.inputs]
         for tensor, expr in zip(node.inputs, inputs, strict=True):
             if tensor.name and expr is None:
                 raise Refused(f"its input {tensor.name!r} is not a tensor edgec can make")
@@ -280,7 +300,7 @@ class _Walk:
             raise Refused("function bodies nest too deeply")
         types = {}
         for tensor in node.inputs:
-            expr = self._expr(tensor)
+            expr = self.expr(tensor)
             if expr is not None:
                 types[tensor.name] = (self.ctx.dtype(expr), self.ctx.shape(expr))
         body = expand(node, types, self.opset)
@@ -288,7 +308,7 @@ class _Walk:
             raise Refused(NO_ENTRY.get(node.op, "this operator is not lowered"))
         self.nodes(body, name, depth + 1)
         for tensor in node.outputs:
-            expr = self._expr(tensor)
+            expr = self.expr(tensor)
             if expr is not None:
                 self._bind(tensor, expr)
 
@@ -306,7 +326,7 @@ class _Walk:
             return
         sides = [self._outputs(node.attrs[f"{k}_branch"], name, depth) for k in ("then", "else")]
         self.ctx.enter(node, name)
-        flag = self.ctx.reshape(self._expr(node.inputs[0]), ())
+        flag = self.ctx.reshape(self.expr(node.inputs[0]), ())
         for outer, (_, yes), (_, no) in zip(node.outputs, *sides, strict=True):
             if self.ctx.shape(yes) != self.ctx.shape(no):
                 raise Refused("its branches give different shapes")
@@ -317,7 +337,7 @@ class _Walk:
     ) -> list[tuple[gs.Tensor, relax.Expr]]:
         """Convert a branch; its outputs and their expressions."""
         self.nodes(branch.nodes, name, depth + 1)
-        made = [(tensor, self._expr(tensor)) for tensor in branch.outputs]
+        made = [(tensor, self.expr(tensor)) for tensor in branch.outputs]
         for tensor, expr in made:
             if expr is None:
                 raise Refused(f"its output {tensor.name!r} is not a tensor")

@@ -47,20 +47,20 @@ def fold(name: str, function: Fn) -> Fn:
     return entry
 
 
-def _dtype(x: Any) -> str:
+def dtype_of(x: Any) -> str:
     return str(x.dtype if hasattr(x, "dtype") else x.ty.dtype)
 
 
 def maximum(a: Any, b: Any) -> Any:
     """The larger one, or NaN where either is NaN."""
-    if not is_float(_dtype(a)):
+    if not is_float(dtype_of(a)):
         return tirx.max(a, b)
     return select(tirx.any(a > b, tirx.isnan(a)), a, b)
 
 
 def minimum(a: Any, b: Any) -> Any:
     """The smaller one, or NaN where either is NaN."""
-    if not is_float(_dtype(a)):
+    if not is_float(dtype_of(a)):
         return tirx.min(a, b)
     return select(tirx.any(a < b, tirx.isnan(a)), a, b)
 
@@ -71,7 +71,7 @@ def _divisor(a: Any, b: Any) -> Any:
     What traps is told by unsigned comparisons, and not chosen by a Select: TVM's simplifier takes
     int32 never to be its least value, and divides by both sides of a Select.
     """
-    dtype = _dtype(a)
+    dtype = dtype_of(a)
     traps = b == literal(0, dtype)
     if not dtype.startswith("uint"):
         bits = int(dtype.removeprefix("int"))
@@ -85,12 +85,12 @@ def _divisor(a: Any, b: Any) -> Any:
 
 
 def _divide(a: Any, b: Any) -> Any:
-    return a / b if is_float(_dtype(a)) else tirx.truncdiv(a, _divisor(a, b))
+    return a / b if is_float(dtype_of(a)) else tirx.truncdiv(a, _divisor(a, b))
 
 
 def _remainder(a: Any, b: Any) -> Any:
     """What division truncated toward zero leaves: the sign is the dividend's."""
-    dtype = _dtype(a)
+    dtype = dtype_of(a)
     if not is_float(dtype):
         return tirx.truncmod(a, _divisor(a, b))
     if dtype == "float64":
@@ -101,7 +101,7 @@ def _remainder(a: Any, b: Any) -> Any:
 
 def _modulo(a: Any, b: Any) -> Any:
     """What division rounded down leaves: the sign is the divisor's."""
-    zero = literal(0, _dtype(a))
+    zero = literal(0, dtype_of(a))
     r = _remainder(a, b)
     opposed = tirx.any(tirx.all(r < zero, b > zero), tirx.all(r > zero, b < zero))
     return select(opposed, r + b, r)
@@ -135,7 +135,7 @@ def _integer_power(x: Any, y: Any) -> Any:
 
     Other bases overflow there, or are fractions: 0.
     """
-    dtype, one = _dtype(x), literal(1, _dtype(x))
+    dtype, one = dtype_of(x), literal(1, dtype_of(x))
     result, square = one, x
     for bit in range(6):
         odd = tirx.bitwise_and(tirx.shift_right(y, literal(bit, "int64")), literal(1, "int64"))
@@ -162,7 +162,7 @@ def bit_shift(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Ex
 
     def shifted(x: Any, by: Any) -> Any:
         """By less than 0 or the type's width and more, every bit leaves: only signs remain."""
-        dtype = _dtype(x)
+        dtype = dtype_of(x)
         bits = int(dtype.removeprefix("uint").removeprefix("int"))
         zero = literal(0, dtype)
         far = tirx.any(by < zero, by >= literal(bits, dtype))
@@ -196,12 +196,12 @@ def _is_inf(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr
 
 
 def _abs(x: Any) -> Any:
-    return x if _dtype(x).startswith("uint") else tirx.abs(x)
+    return x if dtype_of(x).startswith("uint") else tirx.abs(x)
 
 
 def _sign(x: Any) -> Any:
     """-1, 0 or 1; NaN stays NaN."""
-    dtype = _dtype(x)
+    dtype = dtype_of(x)
     zero, one = literal(0, dtype), literal(1, dtype)
     if dtype.startswith("uint"):
         return select(x > zero, one, zero)
@@ -209,14 +209,14 @@ def _sign(x: Any) -> Any:
 
 
 def _rounding(function: Fn) -> Fn:
-    return lambda x: function(x) if is_float(_dtype(x)) else x
+    return lambda x: function(x) if is_float(dtype_of(x)) else x
 
 
 def math(function: Fn) -> Fn:
     """`function` of a float, computed in float32 where the type is narrower."""
 
     def computed(x: Any) -> Any:
-        dtype = _dtype(x)
+        dtype = dtype_of(x)
         if dtype in ("float16", "bfloat16"):
             return function(x.astype("float32")).astype(dtype)
         return function(x)
@@ -229,7 +229,7 @@ def libm(name: str) -> Fn:
     for vectors."""
 
     def called(x: Any) -> Any:
-        dtype = _dtype(x)
+        dtype = dtype_of(x)
         return tirx.call_pure_extern(dtype, name if dtype == "float64" else f"{name}f", x)
 
     return called
@@ -240,7 +240,7 @@ def identity(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Exp
 
 
 def _equal(a: Any, b: Any) -> Any:
-    if _dtype(a) == "bool":
+    if dtype_of(a) == "bool":
         a, b = a.astype("int8"), b.astype("int8")
     return a == b
 
@@ -282,7 +282,7 @@ ENTRIES = {
     "Floor": scalar("floor", _rounding(tirx.floor)),
     "Ceil": scalar("ceil", _rounding(tirx.ceil)),
     "Round": scalar("round", _rounding(tirx.nearbyint)),
-    "Reciprocal": scalar("reciprocal", lambda x: literal(1, _dtype(x)) / x),
+    "Reciprocal": scalar("reciprocal", lambda x: literal(1, dtype_of(x)) / x),
     "IsNaN": scalar("isnan", tirx.isnan),
     "IsInf": _is_inf,
     "Sqrt": scalar("sqrt", math(tirx.sqrt)),

@@ -6,7 +6,7 @@ work: its result is the same buffer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,11 @@ from tvm import IRModule, relax, te, tirx
 from tvm.ir import Constant
 
 from edgec.errors import LoweringError
+from edgec.lower.extract_loop import extract_loop
 from edgec.lower.in_place import in_place_pairs
 from edgec.lower.origins import Nodes
-from edgec.program import Buffer, Call, Extent, Program, State, Tensor, dtype_of
+from edgec.lower.repeat import Loop, body_of, is_repeat
+from edgec.program import Buffer, Call, Extent, Program, State, Step, Tensor, dtype_of
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,19 @@ class _Extraction:
         main = self.module["main"]
         for index, (param, tensor) in enumerate(zip(main.params, self.program.inputs, strict=True)):
             self.buffer_of[param] = self._add(Buffer(tensor.name, tensor.nbytes, "input", index))
-        for block in main.body.blocks:
-            for binding in block.bindings:
-                self.buffer_of[binding.var] = self._value(binding.var.name, binding.value)
-        results = self._buffers(main.body.body)
+        results = self._results(main)
         outputs = self.program.outputs
         self._bind_outputs(results[: len(outputs)])
         self.program.extents = [
             Extent(outputs[index].name, axis, count)
             for (index, axis), count in zip(extents, results[len(outputs) :], strict=True)
         ]
+
+    def _results(self, function: relax.Function) -> tuple[int, ...]:
+        """Append the steps of a function whose parameters have buffers; those of its results."""
+        for binding in _bindings(function):
+            self.buffer_of[binding.var] = self._value(binding.var.name, binding.value)
+        return self._buffers(function.body.body)
 
     def _add(self, buffer: Buffer) -> int:
         self.program.buffers.append(buffer)
@@ -86,6 +91,8 @@ class _Extraction:
     def _value(self, name: str, value: relax.Expr) -> int | tuple[int, ...]:
         if isinstance(value, relax.Call) and value.op.name == "relax.call_tir":
             return self._call(name, value)
+        if is_repeat(value):
+            return self._loop(name, value)
         if isinstance(value, relax.Call) and value.op.name == "relax.reshape":
             return self._buffers(value.args[0])[0]
         if isinstance(value, relax.TupleGetItem):
@@ -134,6 +141,29 @@ class _Extraction:
             )
         return outputs[0] if len(outputs) == 1 else outputs
 
+    def _loop(self, name: str, call: relax.Call) -> int | tuple[int, ...]:
+        function = self.module[body_of(call)]
+
+        def body(parameters: Sequence[int]) -> tuple[list[Step], tuple[int, ...]]:
+            outside, self.program.steps = self.program.steps, []
+            self.buffer_of.update(zip(function.params, parameters, strict=True))
+            results = self._results(function)
+            inside, self.program.steps = self.program.steps, outside
+            return inside, results
+
+        arguments = self._buffers(call.args[1])
+        steps, results = extract_loop(
+            self.program,
+            Loop.of(function),
+            name,
+            arguments,
+            self._copy_step,
+            body,
+            any(is_repeat(binding.value) for binding in _bindings(function)),
+        )
+        self.program.steps += steps
+        return results[0] if len(results) == 1 else results
+
     def _bind_outputs(self, results: tuple[int, ...]) -> None:
         """Let kernels write the caller's output directly; copy where they cannot."""
         buffers = self.program.buffers
@@ -142,12 +172,13 @@ class _Extraction:
             if buffers[buffer].where == "arena":
                 buffers[buffer] = output
             elif tensor.nbytes:
-                self._copy(buffer, self._add(output))
+                copy = self._copy_step(buffer, self._add(output), tensor.nbytes)
+                self.program.steps.append(copy)
 
-    def _copy(self, source: int, target: int) -> None:
-        kernel = f"copy_{self.program.buffers[source].nbytes}"
-        self.kernels.setdefault(kernel, _copy_kernel(self.program.buffers[source].nbytes))
-        self.program.steps.append(Call(kernel, (source,), (target,)))
+    def _copy_step(self, source: int, target: int, nbytes: int) -> Call:
+        kernel = f"copy_{nbytes}"
+        self.kernels.setdefault(kernel, _copy_kernel(nbytes))
+        return Call(kernel, (source,), (target,))
 
     def bind_states(self, states: list[tuple[str, str]]) -> None:
         """Turn pairs of an output and an input into state kept in the instance."""
@@ -188,6 +219,10 @@ class _Extraction:
                 self.program.buffers[number] = Buffer(
                     buffer.name, buffer.nbytes, buffer.where, position[buffer.name]
                 )
+
+
+def _bindings(function: relax.Function) -> list[relax.Binding]:
+    return [binding for block in function.body.blocks for binding in block.bindings]
 
 
 def _nbytes(type_: relax.TensorType) -> int:

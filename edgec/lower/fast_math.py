@@ -101,12 +101,12 @@ def _exp(x: Any, lanes: int) -> Any:
 
 
 def _rational(above: tuple[float, ...], below: tuple[float, ...], limit: float) -> Expansion:
-    """x P(x^2) / Q(x^2), constant beyond `limit`."""
+    """x P(x^2) / Q(x^2), constant beyond `limit`; divided first, for the sake of denormal x."""
 
     def expansion(x: Any, lanes: int) -> Any:
         clamped, square = (_variable(name, "float32", lanes) for name in ("x", "s"))
-        value = clamped * _polynomial(above, square, lanes) / _polynomial(below, square, lanes)
-        value = tirx.Let(square, clamped * clamped, value)
+        ratio = _polynomial(above, square, lanes) / _polynomial(below, square, lanes)
+        value = tirx.Let(square, clamped * clamped, clamped * ratio)
         return tirx.Let(clamped, _clamp(x, -limit, limit, lanes), value)
 
     return expansion
@@ -123,8 +123,9 @@ def _polynomial(coefficients: tuple[float, ...], x: Any, lanes: int) -> Any:
 def _clamp(x: Any, low: float, high: float, lanes: int) -> Any:
     """`x` within bounds; NaN is in neither comparison and passes."""
     least, most = (_constant("float32", bound, lanes) for bound in (low, high))
-    raised = tirx.Select(x < least, least, x)
-    return tirx.Select(x > most, most, raised)
+    given, raised = (_variable(name, "float32", lanes) for name in ("g", "u"))
+    value = tirx.Select(raised > most, most, raised)
+    return tirx.Let(given, x, tirx.Let(raised, tirx.Select(given < least, least, given), value))
 
 
 def _variable(name: str, dtype: str, lanes: int) -> Any:

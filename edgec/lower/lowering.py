@@ -22,6 +22,7 @@ from edgec.tensors import is_static
 
 TO_KERNELS: tuple[tvm.transform.Pass, ...] = (
     relax.transform.CanonicalizeBindings(),
+    relax.transform.DeadCodeElimination(),
     relax.transform.LegalizeOps(),
     relax.transform.AnnotateTIROpPattern(),
 )

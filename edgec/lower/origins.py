@@ -13,31 +13,37 @@ from collections.abc import Mapping
 from tvm import IRModule, relax
 from tvm.ir import Constant
 
+from edgec.lower.repeat import is_body
+
 Nodes = tuple[str, ...]
 
 
 def trace(before: IRModule, after: IRModule, origin: Mapping[str, str]) -> dict[str, Nodes]:
-    """ONNX nodes by name of a variable of `after`'s main.
+    """ONNX nodes by name of a variable of `after`'s main and of the bodies of its loops.
 
     `before` and `after` are the module around FuseOps; `origin` maps names of variables in `before`
     to nodes.
     """
-    tracer = _Tracer(before, origin)
     found: dict[str, Nodes] = {}
-    for parameter, original in zip(after["main"].params, before["main"].params, strict=True):
-        tracer.same(parameter, original)
-    for block in after["main"].body.blocks:
-        for binding in block.bindings:
-            found[binding.var.name] = tracer.binding(after, binding.var, binding.value)
+    for variable, function in after.functions.items():
+        name = variable.name_hint
+        if name != "main" and not is_body(function):
+            continue
+        tracer = _Tracer(before[name], origin)
+        for parameter, original in zip(function.params, before[name].params, strict=True):
+            tracer.same(parameter, original)
+        for block in function.body.blocks:
+            for binding in block.bindings:
+                found[binding.var.name] = tracer.binding(after, binding.var, binding.value)
     return found
 
 
 class _Tracer:
-    def __init__(self, before: IRModule, origin: Mapping[str, str]) -> None:
+    def __init__(self, before: relax.Function, origin: Mapping[str, str]) -> None:
         self.origin = origin
         self.value: dict[relax.Var, object] = {}
         self.waiting: dict[object, list[relax.Var]] = defaultdict(list)
-        for block in before["main"].body.blocks:
+        for block in before.body.blocks:
             for binding in block.bindings:
                 key = self._key(binding.value, {})
                 self.waiting[key].append(binding.var)

@@ -3,10 +3,12 @@ and TVM's own virtual machine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tvm
+import tvm_ffi
 from onnx import ModelProto
 from tvm import relax, tirx
 
@@ -14,6 +16,7 @@ from edgec.graph import Graph, load
 from edgec.lower.convert import EXTENTS, to_relax
 from edgec.lower.kernels import tvm_target
 from edgec.lower.lowering import TO_FUSED_KERNELS, TO_KERNELS
+from edgec.lower.repeat import Loop, is_body
 from edgec.targets import host
 from edgec.targets.cpu import schedule
 
@@ -29,7 +32,12 @@ def run(graph: Graph, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         fused = FUSE(module)
         for variable, function in fused.functions.items():
             if isinstance(function, tirx.PrimFunc):
-                fused[variable] = schedule(function, HOST, strict=True)
+                fused[variable] = _with_libm(schedule(function, HOST, strict=True))
+        for variable, function in fused.functions.items():
+            if is_body(function):
+                name = variable.name_hint
+                repeated = _repeated(Loop.of(function), lambda *a, n=name: machine[n](*a))
+                tvm.register_global_func(f"edgec.repeat.{name}", repeated, override=True)
         machine = relax.VirtualMachine(tvm.compile(fused, TARGET), tvm.cpu())
     arguments = [np.array(feeds[tensor.name], order="C") for tensor in graph.gs.inputs]
     made = [out.numpy() for out in machine["main"](*map(tvm.runtime.tensor, arguments))]
@@ -39,6 +47,45 @@ def run(graph: Graph, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         shape[axis] = count.item()
         outputs[index] = outputs[index].ravel()[: np.prod(shape)].reshape(shape)
     return outputs
+
+
+def _with_libm(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """`function` with libm's tanh: what TVM's machine makes of its own cancels near 0."""
+
+    def called(call: tvm.ir.Call) -> Any:
+        if isinstance(call.op, tvm.ir.Op) and call.op.name == "tirx.tanh":
+            return tirx.call_pure_extern("float32", "tanhf", call.args[0])
+        return call
+
+    return tvm_ffi.structural_map(function, (tvm.ir.Call, called))
+
+
+def _repeated(loop: Loop, body: Callable[..., Any]) -> Callable[..., None]:
+    """What a call of `body` as a loop does: arguments, then results, which it writes."""
+
+    def call(*tensors: Any) -> None:
+        first, made = tensors[: len(tensors) - results], tensors[len(tensors) - results :]
+        carried = list(first[: loop.carried])
+        scanned = [t.numpy() for t in first[loop.carried : loop.carried + len(loop.scanned)]]
+        others = first[loop.carried + len(loop.scanned) :]
+        yielded = [np.empty(t.shape, t.dtype) for t in made[loop.carried :]]
+        for turn in range(loop.times):
+            places = [loop.times - 1 - turn if back else turn for back in loop.scanned]
+            slices = [
+                tvm.runtime.tensor(np.array(x[i], order="C"))
+                for x, i in zip(scanned, places, strict=True)
+            ]
+            values = list(body(*carried, *slices, *others))
+            carried = values[: loop.carried]
+            for whole, back, value in zip(
+                yielded, loop.yielded, values[loop.carried :], strict=True
+            ):
+                whole[loop.times - 1 - turn if back else turn] = value.numpy()
+        for target, value in zip(made, [*(c.numpy() for c in carried), *yielded], strict=True):
+            target.copyfrom(value)
+
+    results = loop.carried + len(loop.yielded)
+    return call
 
 
 def run_model(model: ModelProto, *inputs: np.ndarray) -> list[np.ndarray]:
