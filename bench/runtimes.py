@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from edgec import protocol
 from edgec.data import Sample, index_limits, open_data
@@ -38,39 +37,32 @@ def compare(files: Sequence[Path], sample: Sample, calls: int, starts: int) -> C
     Processes are started `starts` times, since where memory lies differs from one to the next; the
     start whose ratio is the median speaks for all.
     """
-    threads = [_better_threads(file, sample) for file in files]
-    found = []
-    for _ in range(starts):
+    found = sorted(
+        (_compare(files, sample, calls) for _ in range(starts)), key=lambda each: each.ratio.value
+    )
+    return found[len(found) // 2]
+
+
+def _compare(files: Sequence[Path], sample: Sample, calls: int) -> Comparison:
+    by_threads = []
+    for count in THREADS:
         with contextlib.ExitStack() as stack:
-            engines = [
-                _started(stack.enter_context, file, count, sample)
-                for file, count in zip([*files, files[0]], [*threads, threads[0]], strict=True)
-            ]
-            own, *others, twin = protocol.alternate(engines, calls)
-        fastest = min(others, key=lambda times: times.median)
-        found.append(Comparison(protocol.Ratio.of(own, fastest), protocol.Ratio.of(twin, own)))
-    return sorted(found, key=lambda each: each.ratio.value)[len(found) // 2]
+            engines = [_started(stack, file, count, sample) for file in (*files, files[0])]
+            by_threads.append(protocol.alternate(engines, calls))
+    own, *others, twin = (
+        min(times, key=lambda each: each.median) for times in zip(*by_threads, strict=True)
+    )
+    fastest = min(others, key=lambda each: each.median)
+    return Comparison(protocol.Ratio.of(own, fastest), protocol.Ratio.of(twin, own))
 
 
 def _started(
-    keep: Callable[[EngineProcess], EngineProcess], file: Path, threads: int, sample: Sample
+    stack: contextlib.ExitStack, file: Path, threads: int, sample: Sample
 ) -> EngineProcess:
-    process = keep(EngineProcess(ENGINE))
+    process = stack.enter_context(EngineProcess(ENGINE))
     facts = process.load(file, threads)
     inputs = {name: sample[name] for name in facts["inputs"]}
     process.run(inputs)
     process.bind(inputs)
     process.stop()
     return process
-
-
-def _better_threads(file: Path, sample: Sample) -> int:
-    """The number of threads with the lower median of a few bursts."""
-
-    def seconds(count: int) -> float:
-        with contextlib.ExitStack() as stack:
-            process = _started(stack.enter_context, file, count, sample)
-            process.resume()
-            return min(median(protocol.burst(process)) for _ in range(3))
-
-    return min(THREADS, key=seconds)
