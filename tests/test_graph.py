@@ -789,6 +789,26 @@ class TestExternalData:
         np.testing.assert_array_equal(again.gs.nodes[0].inputs[1].values, weight)
         onnx.checker.check_model(str(tmp_path / "big.onnx"))
 
+    def test_written_from_branches_and_typed_data(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = parse("""g (bool c, float[3000] x) => (float[3000] y) {
+          y = If (c) <
+            then_branch = t () => (float[3000] r) { r = Mul(x, w) },
+            else_branch = e () => (float[3000] r) { r = Relu(x) }
+          >
+        }""")
+        weight = np.random.default_rng(0).standard_normal(3000).astype(np.float32)
+        typed = helper.make_tensor("w", TensorProto.FLOAT, [3000], weight.tolist())
+        model.graph.node[0].attribute[0].g.initializer.append(typed)
+        graph = load(model)
+        monkeypatch.setattr(edgec.external, "EXTERNAL_BYTES", 1000)
+        graph.save(tmp_path / "big.onnx")
+        assert (tmp_path / "big.onnx.data").stat().st_size == weight.nbytes
+        feed = {"c": np.array(True), "x": np.ones(3000, np.float32)}
+        session = onnxruntime.InferenceSession(tmp_path / "big.onnx")
+        assert_same([weight], session.run(None, feed))
+
 
 class TestSaving:
     def test_unwritable(self, tmp_path: Path) -> None:
