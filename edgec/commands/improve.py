@@ -38,8 +38,11 @@ def optimize(args: argparse.Namespace, display: Display) -> int:
     for each in result.passes:
         if each.rolled_back:
             display.event({"event": "warning", "text": f"{each.name} undone: {each.rolled_back}"})
+    source_bytes = Path(args.model).stat().st_size
     result.save(output)
-    report = OptimizeReport(str(args.model), str(output), output.stat().st_size, result)
+    report = OptimizeReport(
+        str(args.model), str(output), source_bytes, output.stat().st_size, result
+    )
     if args.time_passes:
         display.event({"event": "text", "text": pass_table(result.passes)})
     if isinstance(args.report, Path):

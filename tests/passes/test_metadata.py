@@ -1,4 +1,4 @@
-"""What a model says of itself survives every pass: here each pass rewrites a model that says much."""
+"""What a model says of itself survives every pass: each pass rewrites a model that says much."""
 
 from __future__ import annotations
 
