@@ -188,7 +188,7 @@ def save_model(model: onnx.ModelProto, path: Path, *, external: bool = False) ->
     """Write `model` to `path`, atomically; with `external`, or above `EXTERNAL_BYTES`, its large
     tensors go to `path`.data. `model` is changed then. Raises ModelError when it cannot be written.
     """
-    if external or sum(t.ByteSize() for t in _initializers(model)) > EXTERNAL_BYTES:
+    if external or sum(map(_data_bytes, _initializers(model))) > EXTERNAL_BYTES:
         store_external(model, path.with_name(path.name + ".data"))
     try:
         data = model.SerializeToString(deterministic=True)
@@ -202,12 +202,19 @@ def _initializers(model: onnx.ModelProto) -> Iterator[TensorProto]:
         yield from graph.initializer
 
 
+def _data_bytes(tensor: TensorProto) -> int:
+    """Of the numbers of `tensor`; 0 of strings, which cannot be stored elsewhere."""
+    if tensor.data_type == TensorProto.STRING:
+        return 0
+    return packed_bytes(tensor.data_type, math.prod(tensor.dims))
+
+
 def store_external(model: onnx.ModelProto, path: Path) -> None:
     """Move the large initializers of `model` into the file `path`, in place; strings stay."""
     chunks: list[bytes] = []
     offset = 0
     for tensor in _initializers(model):
-        if tensor.ByteSize() < _LARGE_BYTES or tensor.data_type == TensorProto.STRING:
+        if _data_bytes(tensor) < _LARGE_BYTES:
             continue
         if not tensor.HasField("raw_data"):
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
