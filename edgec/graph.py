@@ -356,7 +356,10 @@ class Graph:
 
         An operator that a pass made may be newer than the source: see `opset_limit`.
         """
+        ops = {node.op for node in self.nodes() if not node.domain}
         for opset in range(self.source_opset, self.opset):
+            if opset > self.source_opset and not all(onnx.defs.has(op, opset) for op in ops):
+                continue
             try:
                 return self.to_onnx(opset)
             except ModelError:
