@@ -13,6 +13,7 @@ Ends with an error where a case gives a wrong result.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import re
@@ -23,7 +24,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -86,18 +87,14 @@ def judged(index: int) -> Judged:
     return Judged(case.name, operator(case), kind, reason(why), has_static_shapes(case.model))
 
 
-def operator(case: object) -> str:
+def operator(case: Any) -> str:
     """The operator that a case is about; an expanded function counts for the function."""
-    return _operators()[case.name.partition("_expanded")[0]]  # type: ignore[attr-defined]
+    return _operators()[case.name.partition("_expanded")[0]]
 
 
+@functools.cache
 def _operators() -> dict[str, str]:
-    if not _found:
-        _found.update({c.name: c.model.graph.node[0].op_type for c in cases()})
-    return _found
-
-
-_found: dict[str, str] = {}
+    return {case.name: case.model.graph.node[0].op_type for case in cases()}
 
 
 def reason(why: str) -> str:
