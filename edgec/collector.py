@@ -25,7 +25,13 @@ def paused() -> Iterator[None]:
 
 @contextmanager
 def frozen() -> Iterator[None]:
-    """What exists now is not visited meanwhile; what is made meanwhile is collected as always."""
+    """What exists now is not visited meanwhile; what is made meanwhile is collected as always.
+
+    Nothing changes where something is frozen already: only all of it could be freed again.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield
