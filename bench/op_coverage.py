@@ -51,7 +51,7 @@ REASONS = 3
 
 
 class Judged(NamedTuple):
-    """A case: its operator, its verdict, and whether all shapes follow from those of the inputs."""
+    """A case: its operator, its verdict, and whether the shapes of outputs follow from inputs'."""
 
     name: str
     op: str
@@ -84,17 +84,19 @@ def judged(index: int) -> Judged:
         kind, why = "wrong", next((x for x in str(error).splitlines() if x.strip()), "")
     except EdgecError as error:
         kind, why = "refused", error.what
-    return Judged(case.name, operator(case), kind, reason(why), has_static_shapes(case.model))
+    model = unexpanded(case.name).model
+    op = model.graph.node[0].op_type
+    return Judged(case.name, op, kind, reason(why), has_static_shapes(model))
 
 
-def operator(case: Any) -> str:
-    """The operator that a case is about; an expanded function counts for the function."""
-    return _operators()[case.name.partition("_expanded")[0]]
+def unexpanded(name: str) -> Any:
+    """The case of one operator that the case called `name` is, or is the expanded function of."""
+    return _by_name()[name.partition("_expanded")[0]]
 
 
 @functools.cache
-def _operators() -> dict[str, str]:
-    return {case.name: case.model.graph.node[0].op_type for case in cases()}
+def _by_name() -> dict[str, Any]:
+    return {case.name: case for case in cases()}
 
 
 def reason(why: str) -> str:
@@ -103,19 +105,23 @@ def reason(why: str) -> str:
         return "ONNX Runtime, which the results are checked against, cannot run it"
     nodes = re.findall(r"\n  (\S+) '[^\n]*?': ([^\n]*)", why)
     text = "; ".join(dict.fromkeys(f"{op}: {said}" for op, said in nodes)) or why
-    return re.sub(r"'[^']*' ?", "", " ".join(text.split()))[:160]
+    return re.sub(r"(?<!\w)'[^']*' ?", "", " ".join(text.split()))[:160]
 
 
 def has_static_shapes(model: onnx.ModelProto) -> bool:
-    """Whether the shape of every tensor follows from the shapes of the inputs alone."""
+    """Whether the shapes of the outputs follow from those of the inputs alone."""
     if not has_plain_tensors(model):
         return False
+    undeclared = onnx.ModelProto()
+    undeclared.CopyFrom(model)
+    for info in undeclared.graph.output:
+        info.type.tensor_type.ClearField("shape")
     try:
-        graph = load(model, trusted=True)
+        graph = load(undeclared, symbolic=True, trusted=True)
         optimize(graph, LEVELS[1])
     except EdgecError:
         return False
-    return all(is_static(t) for node in graph.nodes() for t in node.outputs if t.name)
+    return all(map(is_static, graph.gs.outputs))
 
 
 def verdicts(indices: Sequence[int], jobs: int, kept: Path | None) -> Iterator[Judged]:
@@ -171,12 +177,12 @@ def page(found: Sequence[Judged]) -> str:
         "|---|---|---|---|---|---|",
         _totals("all", found),
         _totals("inputs and outputs are tensors of numbers", tensors),
-        _totals("of these, all shapes static", static),
+        _totals("of these, shapes static", static),
         "",
         "*Right with constants*: the case feeds as an input what decides a shape (the `shape` of a",
         "Reshape); compiled with that input made constant, it is right. *No tensors*: an input or",
-        "output is a sequence, an optional or a tensor of strings. *Dynamic*: cases in which a",
-        "shape depends on the values of inputs.",
+        "output is a sequence, an optional or a tensor of strings. *Dynamic*: the shape of an",
+        "output depends on values of inputs, or ONNX's shape inference cannot tell it.",
         "",
         "| operator | cases | right | with constants | refused | wrong | no tensors | dynamic "
         "| refused since |",
