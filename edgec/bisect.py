@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from edgec.errors import PassError
 from edgec.graph import Graph
@@ -74,7 +74,8 @@ def bisect(
     """
     start = pipeline.load(source)
     passes = pipeline.chosen()
-    numerics: Numerics = "exact" if all(p.numerics == "exact" for p in passes) else "rounding"
+    order: tuple[Numerics, ...] = get_args(Numerics)
+    loosest = order[max((order.index(p.numerics) for p in passes), default=0)]
     model = start.to_source_opset()
     expected = outcomes(model, samples(start))
     runs = 0
@@ -88,7 +89,7 @@ def bisect(
             optimize(graph, passes, stop_after=count, on_event=events.append)
         except PassError as error:
             return graph, _rewrites(events), Complaint(str(error), expected[0], {})
-        complaint, _ = check(graph.to_source_opset(), expected, numerics, before=model)
+        complaint, _ = check(graph.to_source_opset(), expected, loosest, before=model)
         return graph, _rewrites(events), complaint
 
     _, events, failed = prefix(pipeline.stop_after)

@@ -183,6 +183,9 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.py:NAME",
         help="also run this pass of yours; the file is executed",
     )
+    parser.add_argument(
+        "--opset", type=int, metavar="N", help="write the result at opset N; by default the model's"
+    )
     parser.add_argument("--trusted", action="store_true", help="check the model in this process")
 
 

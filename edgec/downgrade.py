@@ -41,14 +41,21 @@ _RENAMED_INPUTS = ("BatchNormalization",)
 def convert(model: onnx.ModelProto, source: int, target: int, *, trusted: bool) -> None:
     """Take `model`, in place, from opset `source` of the default domain to `target`.
 
-    Raises ModelError when an operator does not exist there or cannot say the same.
+    Raises ModelError, which names the operator, when one does not exist there or cannot say the
+    same.
     """
     skeleton, weights = split(model, source)
     del skeleton.graph.value_info[:]
     skeleton.graph.value_info.extend(model.graph.value_info)
     skeleton.opset_import.append(helper.make_opsetid(_HIDDEN, 1))
+    _check_known(skeleton.graph, target)
     _hide(skeleton.graph, source, target)
-    data = sandbox.call("convert_to", skeleton.SerializeToString(), target, trusted=trusted)
+    try:
+        data = sandbox.call("convert_to", skeleton.SerializeToString(), target, trusted=trusted)
+    except ModelError as error:
+        left = sorted({n.op_type for n in skeleton.graph.node if _is_standard(n)})
+        where = f"one of {', '.join(left)}, going from opset {source} to {target}"
+        raise ModelError(error.what, where=where, hint=error.hint) from error
     converted = onnx.ModelProto.FromString(data)
     for node in converted.graph.node:
         if node.domain == _HIDDEN:
@@ -87,6 +94,24 @@ def _carry_metadata(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
                 node.metadata_props.extend(metadata.get(node.output[0], ()))
 
 
+def _check_known(graph: onnx.GraphProto, target: int) -> None:
+    for node in (node for inner in graphs(graph) for node in inner.node if _is_standard(node)):
+        if not onnx.defs.has(node.op_type):
+            continue
+        try:
+            onnx.defs.get_schema(node.op_type, target)
+        except onnx.defs.SchemaError as error:
+            raise ModelError(
+                f"opset {target} has no {node.op_type}",
+                where=f"node '{node.name}'" if node.name else "",
+                hint="leave out the pass that made it, or take a newer opset",
+            ) from error
+
+
+def _is_standard(node: NodeProto) -> bool:
+    return node.domain in ("", "ai.onnx")
+
+
 def _hide(graph: onnx.GraphProto, source: int, target: int) -> None:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     ranks = {
@@ -110,9 +135,9 @@ def _as_older(
     ranks: Mapping[str, int],
 ) -> NodeProto | None:
     """`node` as opset `target` writes it, or None when that is not known to mean the same."""
-    if node.domain not in ("", "ai.onnx") or target < _OLDEST:
+    if not _is_standard(node) or target < _OLDEST:
         return None
-    if target < _NEW_MEANING.get(node.op_type, 0) <= source:
+    if min(source, target) < _NEW_MEANING.get(node.op_type, 0) <= max(source, target):
         return None
     try:
         new = onnx.defs.get_schema(node.op_type, source)

@@ -19,20 +19,20 @@ from edgec.errors import ModelError, PassError
 from edgec.external import all_tensors, load_external, parse_model, read_model, save_model
 from edgec.limits import INTERNAL_OPSET, check_limits
 from edgec.onnx_io import export_graph, import_graph
-from edgec.restore import restore
 from edgec.shapes import infer
-from edgec.skeleton import inferred_outputs, split
+from edgec.skeleton import inferred_outputs, note_defaults, restore, split
 from edgec.tensors import (
     Constant,
     Names,
     Node,
     Variable,
+    inner_graphs,
     inner_nodes,
     is_static,
     metadata_of,
     subgraphs,
 )
-from edgec.topology import copy, sort
+from edgec.topology import Places, copy, instantiate, places_of_outputs, sort
 
 
 def load(
@@ -66,7 +66,7 @@ def load(
     external = any(t.data_location == TensorProto.EXTERNAL for t in all_tensors(model))
     load_external(model, folder)
     skeleton, weights = split(model, opset)
-    _note_defaults(model, notes)
+    note_defaults(model, notes)
     bind(
         skeleton.graph,
         weights,
@@ -103,7 +103,8 @@ class Graph:
 
     `source_opset` and `source_bytes` (of constants) are those of the model that was loaded, and
     `external_data` whether its tensors lay in other files. Passes make no operator that is newer
-    than `opset_limit`, the source's opset unless somebody raises it.
+    than `opset_limit`, the source's opset unless somebody raises it. Where `result_opset` is set,
+    `to_source_opset` writes at it instead.
     `gs.nodes` is in topological order except between a pass's insertions and `sweep`. Nodes and
     tensors are those of `edgec.onnx_io`; change the graph through the methods here.
     """
@@ -114,12 +115,13 @@ class Graph:
         self.gs = surgeon
         self.source_opset = source_opset
         self.opset_limit = min(source_opset, int(surgeon.opset))
+        self.result_opset: int | None = None
         self.external_data = False
         self.trusted = trusted
         self.source_bytes = self.constant_bytes()
         self._header = header
         self._names: Names | None = None
-        self._places: dict[gs.Tensor, list[tuple[gs.Graph, int]]] | None = None
+        self._places: Places | None = None
 
     @property
     def name(self) -> str:
@@ -211,6 +213,8 @@ class Graph:
         node.owner = beside.owner
         assert beside.owner is not None
         beside.owner.nodes.append(node)
+        if any(inner_graphs(node)):
+            self._places = None
         return node
 
     def inline(self, node: Node, body: gs.Graph) -> list[gs.Tensor]:
@@ -222,10 +226,21 @@ class Graph:
         places = self._output_places()
         outputs = list(body.outputs)
         for tensor in set(outputs):
-            places[tensor] = [place for place in places[tensor] if place[0] is not body]
-            if not places[tensor]:
-                del places[tensor]
+            left = [place for place in places.pop(tensor) if place[0] is not body]
+            places |= {tensor: left} if left else {}
         body.nodes, body.outputs = [], []
+        return outputs
+
+    def instantiate(
+        self, beside: Node, body: gs.Graph, inputs: Sequence[gs.Tensor]
+    ) -> list[gs.Tensor]:
+        """Copies of the nodes of `body` in the graph of `beside`; what they yield for `inputs`."""
+        assert beside.owner is not None
+        nodes, outputs = instantiate(body, inputs, self.unique_name)
+        for node in nodes:
+            node.owner = beside.owner
+        beside.owner.nodes.extend(nodes)
+        self._places = None
         return outputs
 
     def why_not_replace(self, old: gs.Tensor, new: gs.Tensor) -> str | None:
@@ -310,13 +325,9 @@ class Graph:
         self.gs = before.gs
         self._names = self._places = None
 
-    def _output_places(self) -> dict[gs.Tensor, list[tuple[gs.Graph, int]]]:
-        """Where each output of the graph and of its subgraphs stands in `outputs`."""
+    def _output_places(self) -> Places:
         if self._places is None:
-            self._places = {}
-            for graph in subgraphs(self.gs):
-                for index, tensor in enumerate(graph.outputs):
-                    self._places.setdefault(tensor, []).append((graph, index))
+            self._places = places_of_outputs(self.gs)
         return self._places
 
     def _tensors(self) -> Iterator[gs.Tensor]:
@@ -354,12 +365,15 @@ class Graph:
     def to_source_opset(self) -> onnx.ModelProto:
         """The graph at the opset it was loaded from, or else the least newer one that can hold it.
 
-        An operator that a pass made may be newer than the source: see `opset_limit`.
+        An operator that a pass made may be newer than the source: see `opset_limit`. Raises
+        ModelError where there is a `result_opset` and an operator cannot be written at it.
         """
+        if self.result_opset is not None:
+            return self.to_onnx(self.result_opset)
         ops = {node.op for node in self.nodes() if not node.domain}
-        for opset in range(self.source_opset, self.opset):
-            if opset > self.source_opset and not all(onnx.defs.has(op, opset) for op in ops):
-                continue
+        newer = range(self.source_opset + 1, self.opset)
+        able = (opset for opset in newer if all(onnx.defs.has(op, opset) for op in ops))
+        for opset in (*range(self.source_opset, self.opset)[:1], *able):
             try:
                 return self.to_onnx(opset)
             except ModelError:
@@ -375,6 +389,7 @@ class Graph:
         twin = Graph(copy(self.gs), self._header, self.source_opset, self.trusted)
         twin.source_bytes = self.source_bytes
         twin.opset_limit = self.opset_limit
+        twin.result_opset = self.result_opset
         twin.external_data = self.external_data
         return twin
 
@@ -383,13 +398,3 @@ class Graph:
         used = {node.domain for node in self.nodes() if node.domain}
         versions = {"": self.opset} | {d: found.get(d, 1) for d in sorted({*used, *found})}
         return [helper.make_opsetid(domain, version) for domain, version in versions.items()]
-
-
-def _note_defaults(model: onnx.ModelProto, notes: list[str]) -> None:
-    values = {t.name for t in model.graph.initializer}
-    listed = [i.name for i in model.graph.input if i.name in values]
-    if listed and model.ir_version >= 4:
-        shown = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
-        notes.append(f"{len(listed)} inputs with a default value made constants: {shown}")
-    if model.training_info:
-        notes.append("training information dropped")

@@ -35,6 +35,8 @@ class Pipeline:
             the source has, where a fused operator does.
         disable: names of passes to leave out.
         extra: pass objects that run after the others.
+        opset: what the result is written at; by default the source's. Passes make no operator that
+            is newer.
         shapes: whole shapes by input name.
         dims: sizes by symbolic dimension; what is given none stays symbolic.
         stop_after: end after so many rewrites.
@@ -45,6 +47,7 @@ class Pipeline:
     level: int = 2
     disable: Sequence[str] = ()
     extra: Sequence[AnyPass] = ()
+    opset: int | None = None
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
     stop_after: int | None = None
@@ -56,6 +59,9 @@ class Pipeline:
             raise UsageError(f"there is no level {self.level}", hint="levels are 0 to 3")
         if self.stop_after is not None and self.stop_after < 0:
             raise UsageError(f"{self.stop_after} is no number of rewrites")
+        newest = onnx.defs.onnx_opset_version()
+        if self.opset is not None and not 1 <= self.opset <= newest:
+            raise UsageError(f"there is no opset {self.opset}", hint=f"{newest} is the newest")
         passes: list[AnyPass] = []
         given = [self.passes] if isinstance(self.passes, str) else self.passes
         for item in LEVELS[self.level] if given is None else given:
@@ -75,7 +81,10 @@ class Pipeline:
             trusted=self.trusted,
             notes=notes,
         )
-        if self.level >= NEWER_OPSET_LEVEL:
+        if self.opset is not None:
+            graph.result_opset = self.opset
+            graph.opset_limit = min(self.opset, graph.opset)
+        elif self.level >= NEWER_OPSET_LEVEL:
             graph.opset_limit = graph.opset
         return graph
 
@@ -114,7 +123,7 @@ def optimize(
     verify: bool = False,
     **options: Any,
 ) -> onnx.ModelProto:
-    """`source` optimised, at its own opset.
+    """`source` optimised, at its own opset unless `options` name another as `opset`.
 
     `passes` replace those of the `level`: pass objects or names as in `a,b{option=1}`. With
     `verify`, ONNX Runtime runs the model before and after every pass, and one that changes a result

@@ -24,7 +24,8 @@ from edgec.graph import Graph
 from edgec.tensors import Node
 from edgec.topology import check
 
-Numerics: TypeAlias = Literal["exact", "rounding", "approximate"]
+Numerics: TypeAlias = Literal["exact", "rounding", "approximate", "float16", "bfloat16"]
+"""How far a pass may change results, from nothing to what arithmetic in a narrower type does."""
 MAX_ROUNDS = 100
 MAX_SWEEPS = 1000
 GROWTH = 20
@@ -216,6 +217,7 @@ class _Driver:
 def parse(text: str, table: Mapping[str, type[AnyPass]]) -> tuple[AnyPass, ...]:
     """Passes written as `name,name{option=value,other=value}`; `table` has them by name.
 
+    The value of an option of type `tuple[str, ...]` is written as `a+b`, or as nothing.
     Raises UsageError for an unknown pass or option, naming those there are, and for a wrong value.
     """
     passes: list[AnyPass] = []
@@ -247,6 +249,11 @@ def _options(kind: type[AnyPass], text: str, name: str) -> dict[str, Any]:
 
 
 def _value(text: str, kind: type, where: str) -> Any:
+    if typing.get_origin(kind) is tuple:
+        names = tuple(part.strip() for part in text.split("+")) if text else ()
+        if "" in names:
+            raise UsageError(f"{text!r} has an empty name", where=where, hint="write a+b")
+        return names
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]

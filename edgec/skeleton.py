@@ -7,11 +7,12 @@ A skeleton holds the small ones; each large initializer has become an input of t
 from __future__ import annotations
 
 import onnx
+import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
 from edgec.errors import ModelError
 from edgec.limits import graphs
-from edgec.tensors import check_tensor
+from edgec.tensors import Variable, check_tensor, metadata_of, set_type, subgraphs
 
 SMALL_BYTES = 1024
 STANDARD_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training"))
@@ -91,3 +92,39 @@ def large_constant(node: onnx.NodeProto) -> TensorProto | None:
         if len(node.output) == 1 and tensor.ByteSize() > SMALL_BYTES:
             return tensor
     return None
+
+
+def restore(surgeon: gs.Graph, model: onnx.ModelProto, skeleton: onnx.ModelProto) -> None:
+    """Give back what ONNX's converter and inference drop: declarations and metadata."""
+    declared = {i.name: i for i in (*model.graph.input, *model.graph.output)}
+    bound = {i.name: i for i in (*skeleton.graph.input, *skeleton.graph.output)}
+    for tensor in (*surgeon.inputs, *surgeon.outputs):
+        if not isinstance(tensor, Variable):
+            continue
+        tensor.info = declared.get(tensor.name, tensor.info)
+        if tensor.shape is None and tensor.info is not None:
+            known = tensor.dtype
+            set_type(tensor, bound.get(tensor.name, tensor.info).type)
+            tensor.dtype = known if known is not None else tensor.dtype
+    surgeon.name = model.graph.name
+    surgeon.doc_string = model.graph.doc_string
+    surgeon.metadata = metadata_of(model.graph)
+    before = {n.output[0]: n for g in graphs(model.graph) for n in g.node if n.output}
+    for graph in subgraphs(surgeon):
+        for node in graph.nodes:
+            source = before.get(node.outputs[0].name) if node.outputs else None
+            if source is not None:
+                node.name = node.name or source.name
+                node.metadata = node.metadata or metadata_of(source)
+                node.doc_string = node.doc_string or source.doc_string
+
+
+def note_defaults(model: onnx.ModelProto, notes: list[str]) -> None:
+    """Append to `notes` what of `model` a skeleton leaves out: default values, training."""
+    values = {t.name for t in model.graph.initializer}
+    listed = [i.name for i in model.graph.input if i.name in values]
+    if listed and model.ir_version >= 4:
+        shown = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
+        notes.append(f"{len(listed)} inputs with a default value made constants: {shown}")
+    if model.training_info:
+        notes.append("training information dropped")

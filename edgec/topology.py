@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import onnx_graphsurgeon as gs
 
 from edgec.errors import PassError
-from edgec.tensors import Constant, Node, Variable, inner_nodes
+from edgec.tensors import Constant, Node, Variable, inner_nodes, subgraphs
 
 
 def sort(graph: gs.Graph) -> None:
@@ -88,9 +90,36 @@ def _check(graph: gs.Graph, names: dict[str, gs.Tensor], outer: set[gs.Tensor]) 
         use(tensor, "graph output")
 
 
+Places: TypeAlias = dict[gs.Tensor, list[tuple[gs.Graph, int]]]
+
+
+def places_of_outputs(graph: gs.Graph) -> Places:
+    """The graphs, of `graph` and those inside it, that yield a tensor, and as which output."""
+    places: Places = {}
+    for inner in subgraphs(graph):
+        for index, tensor in enumerate(inner.outputs):
+            places.setdefault(tensor, []).append((inner, index))
+    return places
+
+
 def copy(graph: gs.Graph) -> gs.Graph:
     """An independent copy of a main graph; the values of constants are shared."""
     return _Copier().graph(graph)
+
+
+def instantiate(
+    body: gs.Graph, inputs: Sequence[gs.Tensor], fresh: Callable[[str], str]
+) -> tuple[list[Node], list[gs.Tensor]]:
+    """Copies of the nodes of a subgraph, which read `inputs` for its inputs, and its outputs.
+
+    Constants and the tensors that the subgraph takes from around it are shared. `fresh` turns a
+    name into one that is not taken. A symbolic size may stand for another one in each copy, so it
+    becomes unknown.
+    """
+    copier = _Instantiator(body, fresh)
+    copier.tensors.update(zip(body.inputs, inputs, strict=True))
+    nodes = [copier.node(node) for node in body.nodes]
+    return nodes, [copier.tensor(t) for t in body.outputs]
 
 
 class _Copier:
@@ -132,3 +161,27 @@ class _Copier:
             doc_string=node.doc_string,
             metadata=node.metadata,
         )
+
+
+class _Instantiator(_Copier):
+    def __init__(self, body: gs.Graph, fresh: Callable[[str], str]) -> None:
+        super().__init__()
+        self.fresh = fresh
+        self.made = {t for graph in subgraphs(body) for t in graph.inputs}
+        self.made.update(t for g in subgraphs(body) for n in g.nodes for t in n.outputs)
+
+    def tensor(self, tensor: gs.Tensor) -> gs.Tensor:
+        if tensor in self.tensors:
+            return self.tensors[tensor]
+        if tensor not in self.made and tensor.name:
+            return tensor
+        new = super().tensor(tensor)
+        new.name = self.fresh(tensor.name) if tensor.name else ""
+        if new.shape is not None:
+            new.shape = tuple(d if isinstance(d, int) else None for d in new.shape)
+        return new
+
+    def node(self, node: Node) -> Node:
+        new = super().node(node)
+        new.name = self.fresh(node.name) if node.name else ""
+        return new

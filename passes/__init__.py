@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from edgec.passes.convert_einsum import ConvertEinsum
+from edgec.passes.convert_qoperator_to_qdq import ConvertQoperatorToQdq
+from edgec.passes.convert_to_bfloat16 import ConvertToBfloat16
+from edgec.passes.convert_to_float16 import ConvertToFloat16
+from edgec.passes.decompose_recurrent import DecomposeRecurrent
 from edgec.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from edgec.passes.eliminate_constant_conditions import EliminateConstantConditions
 from edgec.passes.eliminate_dead import EliminateDead
@@ -29,11 +34,17 @@ from edgec.passes.merge_scales import MergeScales
 from edgec.passes.merge_slices import MergeSlices
 from edgec.passes.merge_transposes import MergeTransposes
 from edgec.passes.sink_transposes import SinkTransposes
+from edgec.passes.unroll_loops import UnrollLoops
 from edgec.rewrite import AnyPass
 
 PASSES: dict[str, type[AnyPass]] = {
     kind.name: kind
     for kind in (
+        ConvertEinsum,
+        ConvertQoperatorToQdq,
+        ConvertToBfloat16,
+        ConvertToFloat16,
+        DecomposeRecurrent,
         EliminateCommonSubexpressions,
         EliminateConstantConditions,
         EliminateDead,
@@ -61,6 +72,7 @@ PASSES: dict[str, type[AnyPass]] = {
         MergeSlices,
         MergeTransposes,
         SinkTransposes,
+        UnrollLoops,
     )
 }
 
@@ -79,6 +91,8 @@ _O1: tuple[AnyPass, ...] = (
 
 _O2: tuple[AnyPass, ...] = (
     *_O1,
+    UnrollLoops(),
+    ConvertEinsum(simple=True),
     FuseGelu(),
     FuseLayerNorm(),
     FuseRmsNorm(),

@@ -17,12 +17,13 @@ from onnx import TensorProto, numpy_helper
 
 import edgec as library
 from edgec.arrays import load_npz
-from edgec.errors import UsageError, VerifyError
+from edgec.errors import ModelError, UsageError, VerifyError
 from edgec.graph import load
 from edgec.modeldiff import diff
 from edgec.optimizer import Pipeline, load_pass, optimize_model
 from edgec.passes.fuse_conv_bn import FuseConvBn
 from edgec.passproof import PassProof, samples
+from edgec.rewrite import Skip
 
 Edgec = Callable[..., Any]
 
@@ -518,3 +519,115 @@ def test_only_level_3_takes_a_newer_opset(
     assert result.model.opset_import[0].version == written
     assert result.after["opset"] == written
     assert not any(report.rolled_back for report in result.passes)
+
+
+RELU = "g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }"
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "opset", "op"),
+    [(GELU, 17, 20, "Gelu"), (GELU, 20, 17, "Erf"), (RELU, 17, 7, "Relu"), (RELU, 17, 26, "Relu")],
+)
+def test_result_at_another_opset(text: str, source: int, opset: int, op: str) -> None:
+    model = library.optimize(text_model(text, source), opset=opset, verify=opset <= 25)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.opset_import[0].version == opset
+    assert op in ops(model)
+
+
+def test_opset_on_the_command_line(edgec: Edgec, tmp_path: Path) -> None:
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    onnx.save(text_model("g (float[2] x) => (float[2] y) { [grid] y = Gelu(x) }", 20), path)
+    done = edgec("optimize", path, "-o", out, "--opset", 24, "--verify", "each")
+    assert done.code == 0, done.err
+    assert onnx.load(out).opset_import[0].version == 24
+    done = edgec("optimize", path, "-o", out, "--opset", 19)
+    assert done.code == 3
+    assert "opset 19 has no Gelu" in done.err
+    assert "node 'grid'" in done.err
+    done = edgec("optimize", path, "-o", out, "--opset", 99)
+    assert done.code == 2
+    assert "there is no opset 99" in done.err
+
+
+def test_an_operator_without_a_way_to_the_opset_is_named() -> None:
+    text = "g (float[1,1,4,4] x, float[1,3,3,2] k) => (float[1,1,3,3] y) { y = GridSample(x, k) }"
+    with pytest.raises(ModelError, match="No Adapter") as error:
+        library.optimize(text_model(text, 20), opset=17)
+    assert error.value.where == "one of GridSample, going from opset 25 to 17"
+
+
+def test_verify_does_not_ask_onnxruntime_for_nan_behind_a_recurrent_layer() -> None:
+    text = """g (float[2,3,4] x, float[1,2,4] w, float[1,2,2] r) => (float[2,1,3,2] y) {
+      y = RNN <hidden_size = 2> (x, w, r)
+    }"""
+    pipeline = Pipeline(passes="decompose-recurrent")
+    (report,) = optimize_model(text_model(text), pipeline, verify=PassProof()).passes
+    assert (report.rewrites, report.rolled_back) == (1, "")
+
+
+@pytest.mark.parametrize("options", ["", "{keep_io=false}"])
+def test_float16_agrees_and_stops_anywhere(digits: Path, options: str) -> None:
+    passes = f"fuse-conv-bn,convert-to-float16{options}"
+    result = optimize_model(digits, Pipeline(passes=passes), verify=PassProof())
+    fuse, convert = result.passes
+    assert not convert.rolled_back
+    assert result.after["weight_bytes"] < 0.51 * result.before["weight_bytes"]
+    for count in range(fuse.rewrites, fuse.rewrites + convert.rewrites):
+        partly = optimize_model(digits, Pipeline(passes=passes, stop_after=count)).model
+        onnx.checker.check_model(partly, full_check=True)
+
+
+def test_a_pass_in_float16_is_held_to_it() -> None:
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    from edgec.graph import Graph
+    from edgec.rewrite import Numerics, Rewrite
+    from edgec.tensors import Node
+
+    @dataclass(frozen=True)
+    class Scale(Rewrite):
+        """Relu => Relu, times a number that is not one."""
+
+        factor: float = 1.0
+
+        name: ClassVar[str] = "scale"
+        numerics: ClassVar[Numerics] = "float16"
+        roots: ClassVar[tuple[str, ...]] = ("Relu",)
+
+        def rewrite(self, node: Node, graph: Graph) -> None:
+            if graph.consumers(node.outputs[0]):
+                raise Skip("done")
+            made = graph.insert(node, "Relu", list(node.inputs))
+            factor = graph.constant(np.array(self.factor, np.float32), "factor")
+            result = graph.insert(node, "Mul", [made.outputs[0], factor])
+            graph.replace(node.outputs[0], result.outputs[0])
+
+    for factor, right in ((1.01, True), (1.2, False)):
+        pipeline = Pipeline(passes=[Scale(factor=factor)])
+        (report,) = optimize_model(text_model(RELU), pipeline, verify=PassProof()).passes
+        assert report.rewrites == 1
+        assert bool(report.rolled_back) != right
+
+
+@pytest.mark.parametrize(
+    ("constant", "complaint"),
+    [("60000.0", "overflows float16, sample 'random'"), ("6.0", ""), ("-inf", "")],
+)
+def test_verify_sees_overflow_inside(constant: str, complaint: str) -> None:
+    text = f"""g (float[2,3] x) => (float[2,3] y) <float[1] k = {{{constant}}}> {{
+      a = Mul(x, x) b = Mul(a, k) y = Tanh(b)
+    }}"""
+    pipeline = Pipeline(passes="convert-to-float16")
+    (report,) = optimize_model(text_model(text), pipeline, verify=PassProof()).passes
+    assert report.rewrites == 3
+    assert complaint in report.rolled_back
+    assert bool(complaint) == bool(report.rolled_back)
+
+
+def test_what_is_to_stay_float32_exists() -> None:
+    model = text_model("g (float[2] x) => (float[2] y) { [head] y = Neg(x) }")
+    library.optimize(model, "convert-to-float16{keep=head+Softmax}")
+    with pytest.raises(UsageError, match="no operator and no node 'haed'"):
+        library.optimize(model, "convert-to-float16{keep=haed}")

@@ -36,6 +36,7 @@ class Rename(Rewrite):
     times: int = 1
     fast: bool = False
     ratio: float = 0.5
+    keep: tuple[str, ...] = ("a",)
 
     name: ClassVar[str] = "rename"
     numerics: ClassVar[Numerics] = "exact"
@@ -223,6 +224,8 @@ class TestParse:
         passes = parse("rename, rename-back{only=b, times=0x10,fast=true},rename{}", self.TABLE)
         assert passes == (Rename(), RenameBack(only="b", times=16, fast=True), Rename())
         assert parse("rename{ratio=0.25}", self.TABLE) == (Rename(ratio=0.25),)
+        passes = parse("rename{keep=b + c,times=2},rename{keep=}", self.TABLE)
+        assert passes == (Rename(keep=("b", "c"), times=2), Rename(keep=()))
         assert parse("", self.TABLE) == ()
 
     @pytest.mark.parametrize(
@@ -233,6 +236,7 @@ class TestParse:
             ("rename{times=two}", "'two' is not of type int"),
             ("rename{fast=perhaps}", "'perhaps' is not of type bool"),
             ("rename{times}", "needs a value"),
+            ("rename{keep=b++c}", "'b++c' has an empty name"),
             ("rename{times=1", "cannot read"),
             ("rename rename", "cannot read"),
             ("{times=1}", "cannot read"),

@@ -86,6 +86,7 @@ def _pipeline(args: argparse.Namespace) -> tuple[Pipeline, dict[str, list[str]]]
         level=2 if args.level is None else args.level,
         disable=args.disable,
         extra=tuple(own.values()),
+        opset=args.opset,
         shapes=arguments.shapes(args.shape),
         dims=dims,
         stop_after=args.stop_after,
