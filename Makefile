@@ -7,7 +7,8 @@ EDGEC := $(BIN)/edgec
 PYTEST := $(BIN)/python -m pytest -q --durations=5
 export EDGEC_CACHE_DIR ?= $(CURDIR)/build/cache
 
-.PHONY: help setup demo test test-nightly test-nnsmith lint types bench clean \
+.PHONY: help setup demo test test-nightly test-nnsmith lint types bench bench-optimize \
+        op-coverage clean \
         test-lint test-compile test-passes test-kernels test-targets test-runtime test-models
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -98,6 +99,14 @@ types: setup ## static types
 bench: setup ## the tables of the README
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python bench/zoo.py
+
+bench-optimize: setup ## `edgec optimize` beside onnxsim and onnxslim, and on large graphs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python bench/optimize.py
+	$(BIN)/python bench/scaling.py
+
+op-coverage: setup ## docs/op-coverage.md: what becomes of the standard's own node tests
+	$(BIN)/python bench/op_coverage.py
 
 clean: ## remove what was built
 	rm -rf build

@@ -20,6 +20,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpus import models
+
 from edgec.bench import bench, machine
 from edgec.cache import Cache
 from edgec.emit.toolchain import Toolchain
@@ -27,13 +29,6 @@ from edgec.errors import EdgecError
 from edgec.report import duration, size
 from edgec.targets import host
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "models"))
-
-import build  # noqa: E402
-import fetch  # noqa: E402
-
-TRAINED = ("digits_cnn", "digits_transformer", "digits_detector")
 SIZES = {"silero_vad_16k_op15": ("--shape", "input=1x576", "--shape", "state=2x1x128")}
 HEADER = ("model", "compile", "again", "arena / bound", "artifact / bound", "rss", "median", "ORT")
 
@@ -74,17 +69,6 @@ class Measured:
     name: str
     cells: tuple[str, ...]
     within_bounds: bool
-
-
-def models(names: list[str]) -> dict[str, Path]:
-    """Files of the models by name: trained, built, and public ones that are there."""
-    found = {name: ROOT / "models" / f"{name}.onnx" for name in TRAINED}
-    found |= {name: build.path(name) for name in build.ZOO}
-    for name in fetch.MODELS:
-        path = fetch.find(name)
-        if path is not None:
-            found[name] = path
-    return {name: path for name, path in found.items() if not names or name in names}
 
 
 def measure(name: str, model: Path, calls: int) -> Measured:

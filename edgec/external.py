@@ -19,9 +19,10 @@ from google.protobuf.message import (  # type: ignore[import-untyped]
     DecodeError,
     EncodeError,
 )
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from edgec.errors import ModelError
+from edgec.limits import graphs
 from edgec.tensors import packed_bytes
 
 EXTERNAL_BYTES = 1_500_000_000
@@ -187,7 +188,7 @@ def save_model(model: onnx.ModelProto, path: Path, *, external: bool = False) ->
     """Write `model` to `path`, atomically; with `external`, or above `EXTERNAL_BYTES`, its large
     tensors go to `path`.data. `model` is changed then. Raises ModelError when it cannot be written.
     """
-    if external or sum(len(t.raw_data) for t in model.graph.initializer) > EXTERNAL_BYTES:
+    if external or sum(map(_data_bytes, _initializers(model))) > EXTERNAL_BYTES:
         store_external(model, path.with_name(path.name + ".data"))
     try:
         data = model.SerializeToString(deterministic=True)
@@ -196,13 +197,27 @@ def save_model(model: onnx.ModelProto, path: Path, *, external: bool = False) ->
     write_file(path, [data])
 
 
+def _initializers(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    for graph in graphs(model.graph):
+        yield from graph.initializer
+
+
+def _data_bytes(tensor: TensorProto) -> int:
+    """Of the numbers of `tensor`; 0 of strings, which cannot be stored elsewhere."""
+    if tensor.data_type == TensorProto.STRING:
+        return 0
+    return packed_bytes(tensor.data_type, math.prod(tensor.dims))
+
+
 def store_external(model: onnx.ModelProto, path: Path) -> None:
-    """Move the large initializers of `model` into the file `path`, in place."""
+    """Move the large initializers of `model` into the file `path`, in place; strings stay."""
     chunks: list[bytes] = []
     offset = 0
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) < _LARGE_BYTES:
+    for tensor in _initializers(model):
+        if _data_bytes(tensor) < _LARGE_BYTES:
             continue
+        if not tensor.HasField("raw_data"):
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
         data = tensor.raw_data
         padding = -offset % 64
         chunks += [bytes(padding), data]

@@ -23,6 +23,7 @@ from edgec.shapes import infer
 from edgec.skeleton import inferred_outputs, note_defaults, restore, split
 from edgec.tensors import (
     Constant,
+    Names,
     Node,
     Variable,
     inner_graphs,
@@ -31,7 +32,7 @@ from edgec.tensors import (
     metadata_of,
     subgraphs,
 )
-from edgec.topology import copy, instantiate, sort
+from edgec.topology import Places, copy, instantiate, places_of_outputs, sort
 
 
 def load(
@@ -119,8 +120,8 @@ class Graph:
         self.trusted = trusted
         self.source_bytes = self.constant_bytes()
         self._header = header
-        self._names: set[str] | None = None
-        self._outputs: set[gs.Tensor] | None = None
+        self._names: Names | None = None
+        self._places: Places | None = None
 
     @property
     def name(self) -> str:
@@ -162,9 +163,7 @@ class Graph:
 
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Whether `tensor` is an output of the graph or of a subgraph."""
-        if self._outputs is None:
-            self._outputs = {t for graph in subgraphs(self.gs) for t in graph.outputs}
-        return tensor in self._outputs
+        return tensor in self._output_places()
 
     def uses(self, tensor: gs.Tensor) -> int:
         """How often `tensor` is read, by nodes or as an output."""
@@ -175,13 +174,9 @@ class Graph:
     def unique_name(self, hint: str) -> str:
         """A tensor or node name that is not taken yet, and now is."""
         if self._names is None:
-            self._names = {n.name for n in self.nodes()} | {t.name for t in self._tensors()}
-        name, n = hint, 0
-        while name in self._names:
-            n += 1
-            name = f"{hint}_{n}"
-        self._names.add(name)
-        return name
+            self._names = Names(n.name for n in self.nodes())
+            self._names.update(t.name for t in self._tensors())
+        return self._names.unique(hint)
 
     def constant(self, values: np.ndarray[Any, Any], hint: str) -> Constant:
         """A new constant of `values`."""
@@ -219,7 +214,7 @@ class Graph:
         assert beside.owner is not None
         beside.owner.nodes.append(node)
         if any(inner_graphs(node)):
-            self._outputs = None
+            self._places = None
         return node
 
     def inline(self, node: Node, body: gs.Graph) -> list[gs.Tensor]:
@@ -228,9 +223,12 @@ class Graph:
         for inner in body.nodes:
             inner.owner = node.owner
         node.owner.nodes.extend(body.nodes)
+        places = self._output_places()
         outputs = list(body.outputs)
+        for tensor in set(outputs):
+            left = [place for place in places.pop(tensor) if place[0] is not body]
+            places |= {tensor: left} if left else {}
         body.nodes, body.outputs = [], []
-        self._outputs = None
         return outputs
 
     def instantiate(
@@ -242,7 +240,7 @@ class Graph:
         for node in nodes:
             node.owner = beside.owner
         beside.owner.nodes.extend(nodes)
-        self._outputs = None
+        self._places = None
         return outputs
 
     def why_not_replace(self, old: gs.Tensor, new: gs.Tensor) -> str | None:
@@ -274,13 +272,14 @@ class Graph:
         maker = self.producer(new)
         for node in self.consumers(old):
             if node is not maker:
-                node.inputs[next(i for i, t in enumerate(node.inputs) if t is old)] = new
+                node.inputs[node.inputs.index(old)] = new
         if self.is_output(old):
-            for graph in subgraphs(self.gs):
-                graph.outputs = [new if t is old else t for t in graph.outputs]
+            places = self._output_places()
+            places[new] = places.pop(old)
+            for graph, index in places[new]:
+                graph.outputs[index] = new
             new.info = old.info
             old.name, new.name = self.unique_name(f"{old.name}_was"), old.name
-            self._outputs = None
         if isinstance(new, Variable):
             if new.dtype is None and new.value_type is None:
                 new.dtype, new.value_type = old.dtype, old.value_type
@@ -312,7 +311,7 @@ class Graph:
 
     def sweep(self) -> None:
         """Remove the nodes that nothing uses, drop what was removed, sort the rest."""
-        self._outputs = None
+        self._places = None
         for graph in reversed(list(subgraphs(self.gs))):
             for node in reversed(graph.nodes):
                 if node.outputs and not any(map(self.uses, node.outputs)):
@@ -324,7 +323,12 @@ class Graph:
     def restore(self, before: Graph) -> None:
         """Become `before`, a copy made earlier, which must not be used any more."""
         self.gs = before.gs
-        self._names = self._outputs = None
+        self._names = self._places = None
+
+    def _output_places(self) -> Places:
+        if self._places is None:
+            self._places = places_of_outputs(self.gs)
+        return self._places
 
     def _tensors(self) -> Iterator[gs.Tensor]:
         for graph in subgraphs(self.gs):
@@ -366,7 +370,10 @@ class Graph:
         """
         if self.result_opset is not None:
             return self.to_onnx(self.result_opset)
-        for opset in range(self.source_opset, self.opset):
+        ops = {node.op for node in self.nodes() if not node.domain}
+        newer = range(self.source_opset + 1, self.opset)
+        able = (opset for opset in newer if all(onnx.defs.has(op, opset) for op in ops))
+        for opset in (*range(self.source_opset, self.opset)[:1], *able):
             try:
                 return self.to_onnx(opset)
             except ModelError:

@@ -149,17 +149,17 @@ def peak_activation_bytes(graph: gs.Graph) -> int | None:
         for user in (node, *inner_nodes(node)):
             for tensor in (*user.inputs, *node.outputs):
                 last.setdefault(tensor, i)
-    live = [t for t in graph.inputs if t in last]
+    ends: list[list[gs.Tensor]] = [[] for _ in range(len(graph.nodes) + 1)]
+    for tensor in (*graph.inputs, *(t for node in graph.nodes for t in node.outputs if t.name)):
+        if tensor in last:
+            ends[last[tensor]].append(tensor)
     try:
-        now = sum(map(_bytes, live))
+        now = sum(_bytes(t) for t in graph.inputs if t in last)
         peak = now
-        for i, node in enumerate(graph.nodes):
-            made = [t for t in node.outputs if t.name]
-            now += sum(map(_bytes, made))
+        for node, dead in zip(graph.nodes, ends, strict=False):
+            now += sum(_bytes(t) for t in node.outputs if t.name)
             peak = max(peak, now)
-            live += made
-            now -= sum(_bytes(t) for t in live if last[t] == i)
-            live = [t for t in live if last[t] != i]
+            now -= sum(map(_bytes, dead))
     except TypeError:
         return None
     return peak

@@ -7,6 +7,7 @@ into subgraphs, and refuse some attribute and tensor types.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,15 +16,18 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, TensorProto, helper
 
+from edgec import collector
 from edgec.errors import ModelError
 from edgec.tensors import (
     Constant,
+    Names,
     Node,
     Variable,
     add_metadata,
     metadata_of,
     onnx_dtype,
     set_type,
+    subgraphs,
 )
 
 
@@ -34,22 +38,15 @@ def import_graph(
 
     An input named in `weights` becomes a constant of that tensor.
     """
-    return _Importer(opset, weights or {}).graph(proto, {})
+    with collector.paused():
+        return _Importer(opset, weights or {}).graph(proto, {})
 
 
 class _Importer:
     def __init__(self, opset: int, weights: Mapping[str, TensorProto]) -> None:
         self.opset = opset
         self.weights = weights
-        self.taken: set[str] = set()
-
-    def unique(self, name: str) -> str:
-        fresh, n = name, 0
-        while fresh in self.taken:
-            n += 1
-            fresh = f"{name}_{n}"
-        self.taken.add(fresh)
-        return fresh
+        self.unique = Names().unique
 
     def graph(self, proto: onnx.GraphProto, outer: Mapping[str, gs.Tensor]) -> gs.Graph:
         types = {info.name: info for info in proto.value_info}
@@ -193,7 +190,8 @@ def export_node(node: Node, opset: int, outer: frozenset[gs.Tensor]) -> onnx.Nod
 
 
 def export_graph(graph: gs.Graph, opset: int) -> onnx.GraphProto:
-    """The GraphProto of `graph`. A constant is written into the outermost graph that uses it."""
+    """The GraphProto of `graph`. A constant is written once: into the graph that uses it, or else
+    the innermost around all that do."""
     return _Exporter(opset).graph(graph, frozenset())
 
 
@@ -206,7 +204,8 @@ class _Exporter:
         add_metadata(proto, getattr(graph, "metadata", {}))
         outputs = set(graph.outputs)
         constants: dict[gs.Tensor, None] = {}
-        for tensor in (*(t for node in graph.nodes for t in node.inputs), *graph.outputs):
+        read = (t for node in graph.nodes for t in node.inputs)
+        for tensor in (*read, *graph.outputs, *_shared_inside(graph)):
             if isinstance(tensor, gs.Constant) and tensor not in outer:
                 constants[tensor] = None
         for tensor in constants:
@@ -257,6 +256,18 @@ class _Exporter:
         if isinstance(value, list | tuple) and not value:
             return AttributeProto(name=name, type=kind or AttributeProto.INTS)
         return helper.make_attribute(name, value)
+
+
+def _shared_inside(graph: gs.Graph) -> list[gs.Tensor]:
+    """What the nodes of several subgraphs of `graph` read; not what a subgraph yields."""
+    readers: Counter[gs.Tensor] = Counter()
+    yielded: set[gs.Tensor] = set()
+    for value in (value for node in graph.nodes for value in node.attrs.values()):
+        if isinstance(value, gs.Graph):
+            inner = list(subgraphs(value))
+            readers.update(list(dict.fromkeys(t for g in inner for n in g.nodes for t in n.inputs)))
+            yielded.update(t for g in inner for t in g.outputs)
+    return [t for t, count in readers.items() if count > 1 and t not in yielded]
 
 
 @functools.cache

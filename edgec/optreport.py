@@ -17,25 +17,29 @@ _QUANTITIES = {
     "weight_bytes": "bytes of weights",
     "macs": "MACs",
     "peak_activation_bytes": "bytes of activations at peak",
-    "opset": "opset",
 }
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto;
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 64rem; margin: 2rem auto;
   padding: 0 1rem }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere }
 table { border-collapse: collapse; margin: 1rem 0 2rem }
 th, td { text-align: right; padding: .25rem .8rem; border-bottom: 1px solid #e4e7eb;
-  vertical-align: top }
-th:first-child, td:first-child, td.text { text-align: left }
+  vertical-align: top; white-space: nowrap }
+th:first-child, td:first-child { text-align: left; padding-left: 0 }
+th.text, td.text { text-align: left; white-space: normal; overflow-wrap: anywhere }
 .fewer { color: #0b7a75 } .more { color: #b44d12 } .undone { color: #b00020 }
+.idle td { color: #7b8794 } tr.total td { font-weight: 600; border-bottom: 0 }
 """
 
 
 @dataclass(frozen=True)
 class OptimizeReport:
-    """`source` and `output` are what the user called the files; `nbytes` those of the output."""
+    """`source` and `output` are what the user called the files, without their external data
+    `source_bytes` and `nbytes` large."""
 
     source: str
     output: str
+    source_bytes: int
     nbytes: int
     result: Optimized
 
@@ -43,6 +47,7 @@ class OptimizeReport:
         """For JSON."""
         return {
             "path": self.output,
+            "source_bytes": self.source_bytes,
             "bytes": self.nbytes,
             "seconds": self.result.seconds,
             "before": _quantities(self.result.before),
@@ -61,8 +66,8 @@ class OptimizeReport:
     def text(self) -> str:
         """Tables of quantities, operators and passes."""
         parts = [
-            table(("", "before", "after"), self._sizes()),
-            table(("operator", "before", "after"), self._ops()),
+            table(("", "before", "after"), _as_text([*self._quantities(), self._opsets()])),
+            table(("operator", "before", "after"), _as_text(self._ops())),
             pass_table(self.result.passes),
         ]
         undone = [f"{r.name} undone: {r.rolled_back}" for r in self.result.passes if r.rolled_back]
@@ -70,17 +75,8 @@ class OptimizeReport:
 
     def html(self) -> str:
         """A page that needs no other file. Everything from the model is escaped."""
-        rows = [
-            (
-                report.name,
-                str(report.rewrites),
-                duration(report.seconds),
-                "; ".join(f"{n} x {why}" for why, n in report.skips.most_common()),
-                report.rolled_back,
-            )
-            for report in self.result.passes
-        ]
-        names = ("pass", "rewrites", "time", "left alone", "undone")
+        _, before, after = self._opsets()
+        opset = f"Opset {before}" + (f", then {after}" if after != before else "")
         title = escape(f"{self.source}, optimised")
         return "\n".join(
             [
@@ -89,27 +85,28 @@ class OptimizeReport:
                 f"<style>{_STYLE}</style></head><body>",
                 f"<h1>{title}</h1>",
                 f"<p>{escape(self.summary())}</p>",
-                _html_table(("", "before", "after"), self._sizes()),
+                *(f"<p>{escape(note)}</p>" for note in (opset, *self.result.notes)),
+                _comparison("", self._quantities()),
                 "<h2>Operators</h2>",
-                _html_table(("operator", "before", "after"), self._ops(), compare=True),
+                _comparison("operator", self._ops()),
                 "<h2>Passes</h2>",
-                _html_table(names, rows),
+                _passes_page(self.result.passes),
                 "</body></html>\n",
             ]
         )
 
-    def _sizes(self) -> list[tuple[str, str, str]]:
-        sides = self.result.before, self.result.after
-        return [
-            (label, *(_number(side[key]) for side in sides))  # type: ignore[misc]
-            for key, label in _QUANTITIES.items()
-        ]
+    def _quantities(self) -> list[tuple[str, int | None, int | None]]:
+        before, after = self.result.before, self.result.after
+        found = [(label, before[key], after[key]) for key, label in _QUANTITIES.items()]
+        return [*found, ("bytes of the file", self.source_bytes, self.nbytes)]
 
-    def _ops(self) -> list[tuple[str, str, str]]:
+    def _opsets(self) -> tuple[str, int, int]:
+        return "opset", self.result.before["opset"], self.result.after["opset"]
+
+    def _ops(self) -> list[tuple[str, int, int]]:
         before, after = self.result.before["ops"], self.result.after["ops"]
         return [
-            (op, str(before.get(op, 0)), str(after.get(op, 0)))
-            for op in sorted(before.keys() | after.keys())
+            (op, before.get(op, 0), after.get(op, 0)) for op in sorted(before.keys() | after.keys())
         ]
 
 
@@ -135,25 +132,52 @@ def pass_table(reports: Sequence[PassReport]) -> str:
         )
         for report in reports
     ]
-    return table(("pass", "rewrites", "time", "left alone"), rows)
+    return table(("pass", "rewrites", "time", "left alone"), rows, text=(0, 3))
 
 
 def _quantities(card: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: card[key] for key in (*_QUANTITIES, "ops")}
+    return {key: card[key] for key in (*_QUANTITIES, "opset", "ops")}
+
+
+def _as_text(rows: Sequence[tuple[str, int | None, int | None]]) -> list[tuple[str, str, str]]:
+    return [(label, _number(before), _number(after)) for label, before, after in rows]
 
 
 def _number(value: int | None) -> str:
     return "unknown" if value is None else f"{value:,}"
 
 
-def _html_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, compare: bool = False
-) -> str:
-    lines = ["<table><tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in header) + "</tr>"]
-    for row in rows:
-        cells = [f"<td>{escape(cell)}</td>" for cell in row]
-        if compare and row[1] != row[2]:
-            kind = "fewer" if int(row[2]) < int(row[1]) else "more"
-            cells[-1] = f'<td class="{kind}">{escape(row[2])}</td>'
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return "\n".join([*lines, "</table>"])
+def _comparison(header: str, rows: Sequence[tuple[str, int | None, int | None]]) -> str:
+    """An HTML table of what there was before and after, and by how much that differs."""
+    lines = []
+    for label, before, after in rows:
+        kind = change = ""
+        if before is not None and after is not None and before != after:
+            kind = "fewer" if after < before else "more"
+            change = f"{after - before:+,}" + (f" ({after / before - 1:+.1%})" if before else "")
+        numbers = f"<td>{_number(before)}</td><td>{_number(after)}</td>"
+        lines.append(f'<tr><td>{escape(label)}</td>{numbers}<td class="{kind}">{change}</td></tr>')
+    names = "".join(f"<th>{name}</th>" for name in (escape(header), "before", "after", "change"))
+    return "\n".join([f"<table><tr>{names}</tr>", *lines, "</table>"])
+
+
+def _passes_page(reports: Sequence[PassReport]) -> str:
+    """An HTML table of the passes; those that had nothing to do are grey."""
+    lines = [
+        "<table><tr><th>pass</th><th>rewrites</th><th>time</th>"
+        '<th class="text">left alone, or undone</th></tr>'
+    ]
+    for each in reports:
+        said = [
+            escape(f"{count} \N{MULTIPLICATION SIGN} {why}")
+            for why, count in each.skips.most_common()
+        ]
+        if each.rolled_back:
+            said.insert(0, f'<span class="undone">{escape(f"undone: {each.rolled_back}")}</span>')
+        kind = "" if each.rewrites or said else ' class="idle"'
+        numbers = f"<td>{each.rewrites:,}</td><td>{duration(each.seconds)}</td>"
+        text = f'<td class="text">{"<br>".join(said)}</td>'
+        lines.append(f"<tr{kind}><td>{escape(each.name)}</td>{numbers}{text}</tr>")
+    rewrites, seconds = sum(r.rewrites for r in reports), sum(r.seconds for r in reports)
+    total = f"<td>{rewrites:,}</td><td>{duration(seconds)}</td>"
+    return "\n".join([*lines, f'<tr class="total"><td>all</td>{total}<td></td></tr></table>'])

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from edgec import collector
 from edgec.errors import EdgecError, PassError, UsageError
 from edgec.graph import Graph
 from edgec.tensors import Node
@@ -103,7 +104,8 @@ def optimize(
     that changed something; when it returns a complaint, that run is undone and the pass is not
     tried again. Raises PassError when a pass breaks the graph, or when the passes never finish.
     """
-    return _Driver(graph, passes, verify, stop_after, on_event or (lambda _: None)).optimize()
+    with collector.frozen():
+        return _Driver(graph, passes, verify, stop_after, on_event or (lambda _: None)).optimize()
 
 
 class _Driver:
@@ -192,7 +194,7 @@ class _Driver:
                 try:
                     rewriter.rewrite(node, self.graph)
                 except Skip as skip:
-                    skips.append((node, skip))
+                    skips.append((node, skip.with_traceback(None)))
                 else:
                     changed = True
                     yield node

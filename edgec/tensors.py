@@ -137,6 +137,24 @@ class Node(gs.Node):  # type: ignore[misc]
         return f"node '{self.name}' ({self.op})" if self.name else f"a {self.op} node"
 
 
+class Names(set[str]):
+    """Names that are taken."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        super().__init__(names)
+        self._last: dict[str, int] = {}
+
+    def unique(self, hint: str) -> str:
+        """`hint`, or the first of `hint_1`, `hint_2`, ... that is not taken yet, and now is."""
+        name, n = hint, self._last.get(hint, 0)
+        while name in self:
+            n += 1
+            name = f"{hint}_{n}"
+        self._last[hint] = n
+        self.add(name)
+        return name
+
+
 @functools.cache
 def numpy_dtype(code: int) -> np.dtype[Any]:
     """The numpy dtype of an ONNX element type code."""

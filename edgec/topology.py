@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import onnx_graphsurgeon as gs
 
@@ -87,6 +88,18 @@ def _check(graph: gs.Graph, names: dict[str, gs.Tensor], outer: set[gs.Tensor]) 
             make(tensor, where)
     for tensor in graph.outputs:
         use(tensor, "graph output")
+
+
+Places: TypeAlias = dict[gs.Tensor, list[tuple[gs.Graph, int]]]
+
+
+def places_of_outputs(graph: gs.Graph) -> Places:
+    """The graphs, of `graph` and those inside it, that yield a tensor, and as which output."""
+    places: Places = {}
+    for inner in subgraphs(graph):
+        for index, tensor in enumerate(inner.outputs):
+            places.setdefault(tensor, []).append((inner, index))
+    return places
 
 
 def copy(graph: gs.Graph) -> gs.Graph:

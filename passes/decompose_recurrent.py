@@ -193,7 +193,12 @@ class _Layer:
         sources = [x] if mask is None else [x, mask]
         body = gs.Graph(name=self.graph.unique_name("step"), opset=self.graph.opset)
         body.metadata = {}
-        beside = Node(self.node.op, self.node.name)
+        beside = Node(
+            self.node.op,
+            self.node.name,
+            doc_string=self.node.doc_string,
+            metadata=self.node.metadata,
+        )
         beside.owner = body
         write = _Writer(self.graph, beside, self.dtype)
         state = [self._variable("state", self.hidden) for _ in first]

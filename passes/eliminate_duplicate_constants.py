@@ -10,13 +10,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from edgec.graph import Graph
 from edgec.rewrite import Numerics, Pass, Skip
 from edgec.tensors import Constant, Node
+
+_Group: TypeAlias = list[tuple[Constant, Node]]
+_FIRST = 16
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class EliminateDuplicateConstants(Pass):
     numerics: ClassVar[Numerics] = "exact"
 
     def run(self, graph: Graph) -> Iterator[Node | tuple[Node, Skip]]:
-        alike: dict[Hashable, list[tuple[Constant, Node]]] = {}
+        alike: dict[Hashable, _Group] = {}
         seen: set[Constant] = set()
         for node in graph.nodes():
             for tensor in node.inputs:
@@ -33,9 +36,9 @@ class EliminateDuplicateConstants(Pass):
                     seen.add(tensor)
                     if tensor.dtype.kind not in "OUST":
                         alike.setdefault((tensor.dtype, tensor.shape), []).append((tensor, node))
-        for group in alike.values():
+        for group in _by_first_numbers(alike.values()):
             kept: dict[bytes, Constant] = {}
-            for tensor, node in group if len(group) > 1 else ():
+            for tensor, node in group:
                 first = kept.setdefault(hashlib.sha256(tensor.values.tobytes()).digest(), tensor)
                 if first is tensor:
                     continue
@@ -45,3 +48,13 @@ class EliminateDuplicateConstants(Pass):
                     continue
                 graph.replace(tensor, first)
                 yield node
+
+
+def _by_first_numbers(groups: Iterable[_Group]) -> Iterator[_Group]:
+    """The groups of several, split by what is cheap to compare."""
+    for group in groups:
+        begins: dict[bytes, _Group] = {}
+        for tensor, node in group if len(group) > 1 else ():
+            begin = tensor.values.reshape(-1)[:_FIRST].tobytes()
+            begins.setdefault(begin, []).append((tensor, node))
+        yield from (each for each in begins.values() if len(each) > 1)

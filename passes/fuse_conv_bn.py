@@ -54,7 +54,7 @@ class FuseConvBn(Rewrite):
         factor = scale / np.sqrt(variance)
         groups = conv.attrs.get("group", 1) if conv.op == "ConvTranspose" else 1
         with np.errstate(over="ignore", invalid="ignore"):
-            new_weight = scaled(weight, factor, conv.op, groups).astype(weight.dtype)
+            new_weight = scaled(weight, factor, conv.op, groups)
             new_bias = ((bias - mean) * factor + shift).astype(weight.dtype)
         if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
             raise Skip("the fused weights are not finite")
@@ -80,12 +80,18 @@ def scaled(
     """`weight` of a convolution times `factor`, one number per output channel or one for all.
 
     Conv has them on axis 0, [M, C / groups, ...]; ConvTranspose on axis 1, [C, M / groups, ...],
-    for each group of input channels anew.
+    for each group of input channels anew. The product is of the type of the weight, rounded once,
+    and read-only, so that a constant takes it without a copy.
     """
+    split = weight
     if factor.size == 1:
-        return np.asarray(weight * factor.reshape(()))
-    if op == "Conv":
-        return np.asarray(weight * factor.reshape(-1, *[1] * (weight.ndim - 1)))
-    split = weight.reshape(groups, -1, *weight.shape[1:])
-    factors = factor.reshape(groups, 1, weight.shape[1], *[1] * (weight.ndim - 2))
-    return np.asarray(split * factors).reshape(weight.shape)
+        factor = factor.reshape(())
+    elif op == "Conv":
+        factor = factor.reshape(-1, *[1] * (weight.ndim - 1))
+    else:
+        split = weight.reshape(groups, -1, *weight.shape[1:])
+        factor = factor.reshape(groups, 1, weight.shape[1], *[1] * (weight.ndim - 2))
+    product = np.empty(split.shape, weight.dtype)
+    np.multiply(split, factor, out=product, casting="unsafe")
+    product.flags.writeable = False
+    return product.reshape(weight.shape)

@@ -232,6 +232,36 @@ class TestWhatSurvives:
             feed = {"c": np.array(condition), "x": np.array([-1, 2], np.float32)}
             assert_same(run(model, feed), run(graph.to_onnx(), feed))
 
+    def test_a_constant_that_several_branches_read_is_written_once(self) -> None:
+        model = parse("""g (bool c, float[2] x) => (float[2] y) <float[2] w = {3.0, 4.0}> {
+          y = If (c) <
+            then_branch = t () => (float[2] r) { r = Mul(x, w) },
+            else_branch = e () => (float[2] r) { r = Add(x, w) }
+          >
+        }""")
+        back = load(model).to_onnx()
+        assert [t.name for t in back.graph.initializer] == ["w"]
+        assert not any(a.g.initializer for a in back.graph.node[0].attribute)
+        for condition in (True, False):
+            feed = {"c": np.array(condition), "x": np.array([-1, 2], np.float32)}
+            assert_same(run(model, feed), run(back, feed))
+
+    def test_a_constant_that_a_branch_yields_is_made_there(self) -> None:
+        model = parse("""g (bool c, float[2] x) => (float[2] y) {
+          y = If (c) <
+            then_branch = t () => (float[2] r) { r = Constant <value_floats = [3.0, 4.0]> () },
+            else_branch = e () => (float[2] r) { r = Relu(x) }
+          >
+        }""")
+        graph = load(model)
+        [node] = graph.gs.nodes
+        kept, other = node.attrs["then_branch"].outputs[0], node.attrs["else_branch"].nodes[0]
+        other.op = "Mul"
+        other.inputs.append(kept)
+        for condition, expected in ((True, [3, 4]), (False, [-3, 8])):
+            feed = {"c": np.array(condition), "x": np.array([-1, 2], np.float32)}
+            assert_same([np.array(expected, np.float32)], run(graph.to_onnx(), feed))
+
     def test_a_constant_that_is_an_output(self) -> None:
         model = parse(
             "g (float[1] x) => (float[1] y, float[2] k) <float[2] k = {1.0, 2.0}> { y = Relu(x) }"
@@ -765,6 +795,26 @@ class TestExternalData:
         again = load(tmp_path / "big.onnx")
         np.testing.assert_array_equal(again.gs.nodes[0].inputs[1].values, weight)
         onnx.checker.check_model(str(tmp_path / "big.onnx"))
+
+    def test_written_from_branches_and_typed_data(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = parse("""g (bool c, float[3000] x) => (float[3000] y) {
+          y = If (c) <
+            then_branch = t () => (float[3000] r) { r = Mul(x, w) },
+            else_branch = e () => (float[3000] r) { r = Relu(x) }
+          >
+        }""")
+        weight = np.random.default_rng(0).standard_normal(3000).astype(np.float32)
+        typed = helper.make_tensor("w", TensorProto.FLOAT, [3000], weight.tolist())
+        model.graph.node[0].attribute[0].g.initializer.append(typed)
+        graph = load(model)
+        monkeypatch.setattr(edgec.external, "EXTERNAL_BYTES", 1000)
+        graph.save(tmp_path / "big.onnx")
+        assert (tmp_path / "big.onnx.data").stat().st_size == weight.nbytes
+        feed = {"c": np.array(True), "x": np.ones(3000, np.float32)}
+        session = onnxruntime.InferenceSession(tmp_path / "big.onnx")
+        assert_same([weight], session.run(None, feed))
 
 
 class TestSaving:

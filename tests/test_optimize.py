@@ -155,21 +155,46 @@ def test_report(edgec: Edgec, digits: Path, tmp_path: Path) -> None:
     assert fused["rolled_back"] == ""
 
 
+def test_html_report(edgec: Edgec, digits: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "out.onnx", tmp_path / "report.html"
+    edgec("optimize", digits, "-o", out, "--report", file)
+    rows = {row[0]: row[1:] for row in Page(file.read_text()).rows if row}
+    assert rows["nodes"] == ["13", "10", "-3 (-23.1%)"]
+    assert rows["parameters"] == ["15,578", "15,338", "-240 (-1.5%)"]
+    assert {"MACs", "bytes of weights", "bytes of activations at peak"} <= rows.keys()
+    assert rows["bytes of the file"][:2] == [f"{path.stat().st_size:,}" for path in (digits, out)]
+    assert rows["BatchNormalization"] == ["3", "0", "-3 (-100.0%)"]
+    assert rows["Conv"] == ["3", "3", ""]
+    assert rows["fuse-conv-bn"][0] == "3"
+    assert re.fullmatch(r"[\d.]+ (us|ms|s)", rows["fuse-conv-bn"][1])
+    assert (
+        "3 \N{MULTIPLICATION SIGN} its input is not made by Relu or Clip" in rows["fuse-relu-clip"]
+    )
+    assert rows["all"][0] == str(sum(int(row[0]) for name, row in rows.items() if "-" in name))
+
+
 class Page(HTMLParser):
-    """Text and tags of a page."""
+    """Text and tags of a page, and the cells of its tables, row by row."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.text = ""
+        self.rows: list[list[str]] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
         assert not {"src", "href"} & {name for name, _ in attrs}, "the page needs another file"
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip()
 
 
 def test_html_report_escapes_what_the_model_says(edgec: Edgec, tmp_path: Path) -> None:

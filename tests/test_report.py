@@ -46,5 +46,10 @@ def test_table_aligns_the_first_column_left_and_the_others_right() -> None:
     assert text.splitlines() == ["name     n", "----------", "a       10", "longer   2"]
 
 
+def test_table_with_two_columns_of_text() -> None:
+    text = table(("name", "n", "why"), [("a", "10", "x"), ("b", "2", "longer")], text=(0, 2))
+    assert text.splitlines()[2:] == ["a     10  x", "b      2  longer"]
+
+
 def test_table_without_rows() -> None:
     assert table(("a", "b"), []).splitlines() == ["a  b", "----"]

@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgec.bisect import bisect as find_guilty
 from edgec.commands import arguments
 from edgec.display import Display
 from edgec.errors import UsageError
 from edgec.external import write_file
 from edgec.graph import load
-from edgec.modeldiff import diff as compare_models
 from edgec.optimizer import Pipeline, check_names, load_pass, optimize_model
 from edgec.optreport import OptimizeReport, pass_table
-from edgec.passproof import PassProof
 from edgec.rewrite import Event
 
 
@@ -31,15 +28,22 @@ def optimize(args: argparse.Namespace, display: Display) -> int:
             text = to_text(event.graph.to_onnx())
             display.event({"event": "text", "text": f"after {event.name}:\n{text}"})
 
-    proof = PassProof(output.with_suffix(".rejected"), named) if args.verify else None
+    proof = None
+    if args.verify:
+        from edgec.passproof import PassProof
+
+        proof = PassProof(output.with_suffix(".rejected"), named)
     result = optimize_model(args.model, pipeline, verify=proof, on_event=show)
     for note in result.notes:
         display.event({"event": "note", "text": note})
     for each in result.passes:
         if each.rolled_back:
             display.event({"event": "warning", "text": f"{each.name} undone: {each.rolled_back}"})
+    source_bytes = Path(args.model).stat().st_size
     result.save(output)
-    report = OptimizeReport(str(args.model), str(output), output.stat().st_size, result)
+    report = OptimizeReport(
+        str(args.model), str(output), source_bytes, output.stat().st_size, result
+    )
     if args.time_passes:
         display.event({"event": "text", "text": pass_table(result.passes)})
     if isinstance(args.report, Path):
@@ -50,6 +54,8 @@ def optimize(args: argparse.Namespace, display: Display) -> int:
 
 def bisect(args: argparse.Namespace, display: Display) -> int:
     """Find the first rewrite that makes the model wrong."""
+    from edgec.bisect import bisect as find_guilty
+
     pipeline, named = _pipeline(args)
     folder = args.output or Path(args.model).with_suffix(".guilty")
     found = find_guilty(args.model, pipeline, folder, named)
@@ -59,6 +65,8 @@ def bisect(args: argparse.Namespace, display: Display) -> int:
 
 def diff(args: argparse.Namespace, display: Display) -> int:
     """Show what changed between two models."""
+    from edgec.modeldiff import diff as compare_models
+
     sides = (load(path, symbolic=True, assume_batch=False) for path in (args.before, args.after))
     found = compare_models(*sides)
     display.result(found.to_dict(), found.text())

@@ -16,8 +16,8 @@ from onnx.reference import ReferenceEvaluator
 from edgec.graph import load
 from edgec.lower.convert import unsupported
 
+from .node_cases import check
 from .running import run_model
-from .test_node_cases import check
 
 OPSETS = {"": 21, "ai.onnx.ml": 5, "ai.onnx.preview.training": 1}
 

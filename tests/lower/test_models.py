@@ -10,8 +10,8 @@ import pytest
 
 from edgec.graph import load
 
+from .node_cases import check
 from .running import run
-from .test_node_cases import check
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "models"

@@ -18,8 +18,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from edgec.graph import load
 from edgec.lower.convert import unsupported
 
+from .node_cases import check
 from .running import run
-from .test_node_cases import check
 
 REFUSALS = (ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.RuntimeException)
 REFUSALS += (ort_errors.InvalidGraph, ort_errors.NotImplemented)
