@@ -11,6 +11,7 @@ from edgec.passes.eliminate_inverse_pairs import EliminateInversePairs
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_pad import FoldPad
 from edgec.passes.fold_quantized_constants import FoldQuantizedConstants
+from edgec.passes.fold_reshape_shape import FoldReshapeShape
 from edgec.passes.fold_scale_into_conv import FoldScaleIntoConv
 from edgec.passes.fuse_conv_bn import FuseConvBn
 from edgec.passes.fuse_gelu import FuseGelu
@@ -43,6 +44,7 @@ PASSES: dict[str, type[AnyPass]] = {
         FoldConstants,
         FoldPad,
         FoldQuantizedConstants,
+        FoldReshapeShape,
         FoldScaleIntoConv,
         FuseConvBn,
         FuseGelu,
@@ -67,6 +69,7 @@ PASSES: dict[str, type[AnyPass]] = {
 _O1: tuple[AnyPass, ...] = (
     EliminateDead(),
     FoldConstants(),
+    FoldReshapeShape(),
     EliminateConstantConditions(),
     EliminateIdentity(),
     EliminateInversePairs(),

@@ -3,6 +3,7 @@
     [case fuses_a_bias]              a test of the pass the file is named after
     [options] budget=10              optional, options of the pass
     [prepare] eliminate-dead         optional, passes that run first
+    [symbolic]                       optional, named dimensions stay unknown; they are run as 2
     g (float[1,3] x) => ...          the model; opset 25 unless a header <...> says else
     [after]                          what must come out, or
     [same]                           nothing changes, silently, or
@@ -40,6 +41,7 @@ from edgec.rewrite import optimize, parse
 from edgec.tensors import Constant, numpy_dtype
 
 HEADER = '<ir_version: 13, opset_import: ["" : 25]>\n'
+SECTION = re.compile(r"\[(case|options|prepare|symbolic|after|same|skip)\b\s*(.*?)\](.*)")
 HERE = Path(__file__).parent
 
 
@@ -59,7 +61,7 @@ def read_cases() -> Iterator[Case]:
     for path in sorted(HERE.glob("*.cases")):
         case, section = None, ""
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            match = re.match(r"\[(case|options|prepare|after|same|skip)\b\s*(.*?)\](.*)", line)
+            match = SECTION.match(line)
             if match and match[1] == "case":
                 case, section = Case(path.stem, match[2], number), "before"
                 yield case
@@ -67,7 +69,7 @@ def read_cases() -> Iterator[Case]:
             elif match and case is not None:
                 section = match[1]
                 case.sections[section] = match[3].strip()
-                if section in ("options", "prepare"):
+                if section in ("options", "prepare", "symbolic"):
                     section = "before"
             elif case is not None and not line.startswith("#"):
                 case.sections[section] += line + "\n"
@@ -118,7 +120,8 @@ def run(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
 
 def feed_for(graph: Graph) -> dict[str, Any]:
     rng = np.random.default_rng(11)
-    return {t.name: random_values(rng, t.dtype, list(t.shape), t.name) for t in graph.gs.inputs}
+    shapes = {t.name: [d if isinstance(d, int) else 2 for d in t.shape] for t in graph.gs.inputs}
+    return {t.name: random_values(rng, t.dtype, shapes[t.name], t.name) for t in graph.gs.inputs}
 
 
 def assert_same_numbers(before: list[Any], after: list[Any], numerics: str) -> None:
@@ -175,8 +178,8 @@ def assert_same_graph(actual: Graph, expected: Graph, random: set[str]) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.file}-{c.name}")
 def test_case(case: Case) -> None:
     model, _ = parse_model(case.sections["before"])
-    notes: list[str] = []
-    graph = load(model, notes=notes)
+    symbolic = "symbolic" in case.sections
+    graph = load(model, symbolic=symbolic, assume_batch=False)
     if "prepare" in case.sections:
         optimize(graph, parse(case.sections["prepare"], PASSES))
     options = case.sections.get("options", "")
@@ -192,7 +195,8 @@ def test_case(case: Case) -> None:
     if "after" in case.sections:
         expected, random = parse_model(case.sections["after"])
         assert report.rewrites > 0
-        assert_same_graph(graph, load(expected), random)
+        wanted = load(expected, symbolic=symbolic, assume_batch=False)
+        assert_same_graph(graph, wanted, random)
         assert_same_numbers(before, run(graph.to_source_opset(), feed), rewriter.numerics)
     else:
         assert onnx.printer.to_text(result) == before_text
