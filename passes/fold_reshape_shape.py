@@ -49,8 +49,8 @@ class FoldReshapeShape(Rewrite):
             raise Skip("the rank of the result is not known")
         copied = _dimensions(source)[: len(given)]
         copied += [None] * (len(given) - len(copied))
-        target = [_target(*each) for each in zip(result, given, copied, strict=True)]
-        if None in target or target.count(-1) > 1:
+        target: list[int] = [_target(*each) for each in zip(result, given, copied, strict=True)]
+        if target.count(-1) > 1:
             raise Skip("more than one dimension is not known")
 
         node.attrs.pop("allowzero", None)
@@ -78,7 +78,7 @@ def _entries(tensor: gs.Tensor, graph: Graph) -> list[Entry] | None:
     if tensor.shape is None or len(tensor.shape) > 1 or tensor.dtype not in _INTEGERS:
         return None
     if isinstance(tensor, Constant):
-        return _numbers(tensor)
+        return [*_numbers(tensor)]
     node = maker(graph, tensor, "Shape", "Gather", "Slice", "Concat", *_HANDED_THROUGH)
     found = None if node is None else _computed(node, graph)
     length = tensor.shape[0] if tensor.shape else 1
@@ -91,7 +91,7 @@ def _computed(node: Node, graph: Graph) -> list[Entry] | None:
         return None if node.inputs[0].shape is None else _dimensions(node.inputs[0])[whole]
     if node.op == "Concat":
         parts = [_entries(t, graph) for t in node.inputs]
-        return None if None in parts else [entry for part in parts for entry in part or ()]
+        return None if None in parts else [entry for part in parts if part for entry in part]
     entries = _entries(node.inputs[0], graph)
     if entries is None or node.op in _HANDED_THROUGH:
         return entries
@@ -107,6 +107,6 @@ def _computed(node: Node, graph: Graph) -> list[Entry] | None:
     return entries[start:end]
 
 
-def _numbers(tensor: gs.Tensor) -> list[Entry]:
-    values: list[Entry] = tensor.values.reshape(-1).tolist()
+def _numbers(tensor: gs.Tensor) -> list[int]:
+    values: list[int] = tensor.values.reshape(-1).tolist()
     return values
