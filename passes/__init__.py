@@ -13,6 +13,7 @@ from edgec.passes.fold_pad import FoldPad
 from edgec.passes.fold_quantized_constants import FoldQuantizedConstants
 from edgec.passes.fold_reshape_shape import FoldReshapeShape
 from edgec.passes.fold_scale_into_conv import FoldScaleIntoConv
+from edgec.passes.fuse_attention import FuseAttention
 from edgec.passes.fuse_conv_bn import FuseConvBn
 from edgec.passes.fuse_gelu import FuseGelu
 from edgec.passes.fuse_hard_swish import FuseHardSwish
@@ -46,6 +47,7 @@ PASSES: dict[str, type[AnyPass]] = {
         FoldQuantizedConstants,
         FoldReshapeShape,
         FoldScaleIntoConv,
+        FuseAttention,
         FuseConvBn,
         FuseGelu,
         FuseHardSwish,
@@ -89,6 +91,7 @@ _O2: tuple[AnyPass, ...] = (
     FuseMish(),
     FuseSilu(),
     FuseSoftmax(),
+    FuseAttention(),
     FuseReluClip(),
     FoldQuantizedConstants(),
     SinkTransposes(),

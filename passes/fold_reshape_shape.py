@@ -2,6 +2,7 @@
 
     Reshape(x, Concat(Gather(Shape(x), 0), 12, 32))     =>   Reshape(x, {0, 12, 32})
     Reshape(x, Concat(Gather(Shape(z), 0), 12, 32))     =>   Reshape(x, {-1, 12, 32})
+    Reshape(x, {-1, 12, 32}), x is [N, 384]             =>   Reshape(x, {0, 12, 32})
 
 *Needs* a shape of a known length, each element of which is a number, a dimension that x has at the
 same place, or the only one that is neither. The elements come from the result's own shape, and from
@@ -13,6 +14,8 @@ copied and another inferred.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -39,32 +42,46 @@ class FoldReshapeShape(Rewrite):
 
     def rewrite(self, node: Node, graph: Graph) -> None:
         source, shape = node.inputs
-        if isinstance(shape, Constant):
-            raise Skip("the shape is constant")
         given = _entries(shape, graph)
         if given is None:
             raise Skip("the length of the shape is not known")
         result = node.outputs[0].shape
         if result is None or len(result) != len(given):
             raise Skip("the rank of the result is not known")
-        copied = _dimensions(source)[: len(given)]
-        copied += [None] * (len(given) - len(copied))
-        target: list[int] = [_target(*each) for each in zip(result, given, copied, strict=True)]
+        whole = _dimensions(source)
+        copied = [whole[i] if i < len(whole) else None for i in range(len(given))]
+        if not node.attrs.get("allowzero", 0):
+            given = [c if g == 0 else g for g, c in zip(given, copied, strict=True)]
+        lengths = [r if isinstance(r, int) else g for r, g in zip(result, given, strict=True)]
+        if 0 in lengths:
+            raise Skip("a dimension is 0")
+        target = [_target(length, c) for length, c in zip(lengths, copied, strict=True)]
         if target.count(-1) > 1:
             raise Skip("more than one dimension is not known")
+        at = target.index(-1) if -1 in target else len(whole)
+        if at < len(whole) and _same_size([*whole[:at], *whole[at + 1 :]], lengths, at):
+            target[at] = 0
+        elif isinstance(shape, Constant):
+            raise Skip("the shape is constant")
 
         node.attrs.pop("allowzero", None)
         node.inputs[1] = graph.constant(np.array(target, np.int64), shape.name)
 
 
-def _target(result: int | str | None, given: Entry, copied: Entry) -> int:
+def _target(length: Entry, copied: Entry) -> int:
     """What to write for a dimension: its length, 0 for the one of the input, -1 for any other."""
-    length = result if isinstance(result, int) else given
-    if isinstance(length, int) and length:
+    if isinstance(length, int):
         return length
-    if length == 0:
-        raise Skip("a dimension is 0")
     return 0 if length is not None and length == copied else -1
+
+
+def _same_size(rest: list[Entry], lengths: list[Entry], at: int) -> bool:
+    """Whether `lengths` without the one `at` have the product that `rest` has."""
+    sizes = []
+    for entries in (rest, [*lengths[:at], *lengths[at + 1 :]]):
+        numbers = math.prod(e for e in entries if isinstance(e, int))
+        sizes.append((numbers, Counter(e for e in entries if not isinstance(e, int))))
+    return sizes[0] == sizes[1] and sizes[0][0] != 0 and None not in sizes[0][1]
 
 
 def _dimensions(tensor: gs.Tensor) -> list[Entry]:
