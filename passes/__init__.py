@@ -26,6 +26,7 @@ from edgec.passes.fuse_relu_clip import FuseReluClip
 from edgec.passes.fuse_rms_norm import FuseRmsNorm
 from edgec.passes.fuse_silu import FuseSilu
 from edgec.passes.fuse_softmax import FuseSoftmax
+from edgec.passes.merge_parallel_matmuls import MergeParallelMatmuls
 from edgec.passes.merge_reshapes import MergeReshapes
 from edgec.passes.merge_scales import MergeScales
 from edgec.passes.merge_slices import MergeSlices
@@ -60,6 +61,7 @@ PASSES: dict[str, type[AnyPass]] = {
         FuseRmsNorm,
         FuseSilu,
         FuseSoftmax,
+        MergeParallelMatmuls,
         MergeReshapes,
         MergeScales,
         MergeSlices,
@@ -103,7 +105,7 @@ _O2: tuple[AnyPass, ...] = (
     FoldScaleIntoConv(),
 )
 
-_O3: tuple[AnyPass, ...] = (*_O2, FuseL2Norm())
+_O3: tuple[AnyPass, ...] = (*_O2, FuseL2Norm(), MergeParallelMatmuls())
 
 LEVELS: dict[int, tuple[AnyPass, ...]] = {0: (), 1: _O1, 2: _O2, 3: _O3}
 
