@@ -12,6 +12,7 @@ from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_pad import FoldPad
 from edgec.passes.fold_quantized_constants import FoldQuantizedConstants
 from edgec.passes.fold_reshape_shape import FoldReshapeShape
+from edgec.passes.fold_scale_before_conv import FoldScaleBeforeConv
 from edgec.passes.fold_scale_into_conv import FoldScaleIntoConv
 from edgec.passes.fuse_attention import FuseAttention
 from edgec.passes.fuse_conv_bn import FuseConvBn
@@ -47,6 +48,7 @@ PASSES: dict[str, type[AnyPass]] = {
         FoldPad,
         FoldQuantizedConstants,
         FoldReshapeShape,
+        FoldScaleBeforeConv,
         FoldScaleIntoConv,
         FuseAttention,
         FuseConvBn,
@@ -103,6 +105,7 @@ _O2: tuple[AnyPass, ...] = (
     FusePoolFlatten(),
     FuseMatmulAdd(),
     FoldScaleIntoConv(),
+    FoldScaleBeforeConv(),
 )
 
 _O3: tuple[AnyPass, ...] = (*_O2, FuseL2Norm(), MergeParallelMatmuls())
