@@ -9,7 +9,8 @@ stays zero, nor a ConvTranspose, where it counts more often in some places than 
 
 *Needs* constant weights in float32 or float64 that nothing else reads, `c` one number or one per
 input channel, and a result that goes nowhere else; where something is added, a constant bias, and
-matrices. The new constants are computed in float64 and must be finite in the model's type.
+matrices. The last factor of a Gelu written out stays with it. The new constants are computed in
+float64 and must be finite in the model's type.
 
 *Numerics*: rounding.
 """
@@ -45,6 +46,8 @@ class FoldScaleBeforeConv(Rewrite):
         if graph.uses(node.inputs[1]) > 1:
             raise Skip("the weights have other uses")
         data = _data(before)
+        if _is_gelu(data, graph):
+            raise Skip("it belongs to a Gelu, which runtimes know as a whole")
         axis, channels = _channels(node, data, weight)
         with np.errstate(all="ignore"):
             factor, shift = affine(before, data, axis, channels)
@@ -81,6 +84,14 @@ def _data(before: Node) -> gs.Tensor:
     """The operand of `before` that is not constant."""
     swapped = before.op != "BatchNormalization" and isinstance(before.inputs[0], Constant)
     return before.inputs[1 if swapped else 0]
+
+
+def _is_gelu(data: gs.Tensor, graph: Graph) -> bool:
+    """Whether `data` is x * (1 + Erf(...)) or with Tanh, twice a Gelu."""
+    made = maker(graph, data, "Mul")
+    sums = [maker(graph, t, "Add") for t in made.inputs] if made is not None else []
+    terms = [t for each in sums if each is not None for t in each.inputs]
+    return any(maker(graph, t, "Erf", "Tanh") is not None for t in terms)
 
 
 def _channels(node: Node, data: gs.Tensor, weight: Array) -> tuple[int, int]:
