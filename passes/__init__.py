@@ -16,7 +16,10 @@ from edgec.passes.eliminate_inverse_pairs import EliminateInversePairs
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_pad import FoldPad
 from edgec.passes.fold_quantized_constants import FoldQuantizedConstants
+from edgec.passes.fold_reshape_shape import FoldReshapeShape
+from edgec.passes.fold_scale_before_conv import FoldScaleBeforeConv
 from edgec.passes.fold_scale_into_conv import FoldScaleIntoConv
+from edgec.passes.fuse_attention import FuseAttention
 from edgec.passes.fuse_conv_bn import FuseConvBn
 from edgec.passes.fuse_gelu import FuseGelu
 from edgec.passes.fuse_hard_swish import FuseHardSwish
@@ -29,6 +32,7 @@ from edgec.passes.fuse_relu_clip import FuseReluClip
 from edgec.passes.fuse_rms_norm import FuseRmsNorm
 from edgec.passes.fuse_silu import FuseSilu
 from edgec.passes.fuse_softmax import FuseSoftmax
+from edgec.passes.merge_parallel_matmuls import MergeParallelMatmuls
 from edgec.passes.merge_reshapes import MergeReshapes
 from edgec.passes.merge_scales import MergeScales
 from edgec.passes.merge_slices import MergeSlices
@@ -54,7 +58,10 @@ PASSES: dict[str, type[AnyPass]] = {
         FoldConstants,
         FoldPad,
         FoldQuantizedConstants,
+        FoldReshapeShape,
+        FoldScaleBeforeConv,
         FoldScaleIntoConv,
+        FuseAttention,
         FuseConvBn,
         FuseGelu,
         FuseHardSwish,
@@ -67,6 +74,7 @@ PASSES: dict[str, type[AnyPass]] = {
         FuseRmsNorm,
         FuseSilu,
         FuseSoftmax,
+        MergeParallelMatmuls,
         MergeReshapes,
         MergeScales,
         MergeSlices,
@@ -79,6 +87,7 @@ PASSES: dict[str, type[AnyPass]] = {
 _O1: tuple[AnyPass, ...] = (
     EliminateDead(),
     FoldConstants(),
+    FoldReshapeShape(),
     EliminateConstantConditions(),
     EliminateIdentity(),
     EliminateInversePairs(),
@@ -100,6 +109,7 @@ _O2: tuple[AnyPass, ...] = (
     FuseMish(),
     FuseSilu(),
     FuseSoftmax(),
+    FuseAttention(),
     FuseReluClip(),
     FoldQuantizedConstants(),
     SinkTransposes(),
@@ -109,9 +119,10 @@ _O2: tuple[AnyPass, ...] = (
     FusePoolFlatten(),
     FuseMatmulAdd(),
     FoldScaleIntoConv(),
+    FoldScaleBeforeConv(),
 )
 
-_O3: tuple[AnyPass, ...] = (*_O2, FuseL2Norm())
+_O3: tuple[AnyPass, ...] = (*_O2, FuseL2Norm(), MergeParallelMatmuls())
 
 LEVELS: dict[int, tuple[AnyPass, ...]] = {0: (), 1: _O1, 2: _O2, 3: _O3}
 

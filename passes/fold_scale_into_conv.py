@@ -19,18 +19,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
+from edgec.affine import CONVOLUTIONS, MATRIX, affine, bias_of, constant
 from edgec.graph import Graph
 from edgec.passes.fuse_conv_bn import scaled
 from edgec.rewrite import Numerics, Rewrite, Skip
-from edgec.tensors import Constant, Node
+from edgec.tensors import Node
 
 Array = np.ndarray[Any, Any]
-
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
-_MATRIX = ("Gemm", "MatMul")
-_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class FoldScaleIntoConv(Rewrite):
 
     def rewrite(self, node: Node, graph: Graph) -> None:
         linear = _linear(node, graph)
-        weight, data = _constant(linear.inputs[1]), linear.outputs[0]
+        weight, data = constant(linear.inputs[1]), linear.outputs[0]
         if weight.dtype not in (np.float32, np.float64):
             raise Skip(f"{weight.dtype} is too coarse to fold into")
         if graph.uses(linear.inputs[1]) > 1:
@@ -49,11 +45,11 @@ class FoldScaleIntoConv(Rewrite):
         if data.shape is None or weight.ndim < 2 or (linear.op == "MatMul" and weight.ndim > 2):
             raise Skip("the ranks are not those of a layer")
         channels = _channels(linear, weight)
-        axis = 1 if linear.op in _CONVOLUTIONS else len(data.shape) - 1
+        axis = 1 if linear.op in CONVOLUTIONS else len(data.shape) - 1
         with np.errstate(all="ignore"):
-            factor, shift = _affine(node, data, axis, channels)
+            factor, shift = affine(node, data, axis, channels)
             new_weight = _scaled(linear, weight, factor).astype(weight.dtype)
-            new_bias = (_bias(linear, channels) * factor + shift).astype(weight.dtype)
+            new_bias = (bias_of(linear, channels) * factor + shift).astype(weight.dtype)
         if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
             raise Skip("the new weights are not finite")
 
@@ -71,7 +67,7 @@ class FoldScaleIntoConv(Rewrite):
 
 def _linear(node: Node, graph: Graph) -> Node:
     made = [graph.producer(t) for t in node.inputs[:2]]
-    wanted = _MATRIX if node.op == "BatchNormalization" else (*_CONVOLUTIONS, *_MATRIX)
+    wanted = MATRIX if node.op == "BatchNormalization" else (*CONVOLUTIONS, *MATRIX)
     linear = next((m for m in made if m and m.op in wanted and not m.domain), None)
     if linear is None:
         raise Skip(f"no input is made by {', '.join(wanted)}")
@@ -84,68 +80,14 @@ def _linear(node: Node, graph: Graph) -> Node:
     return linear
 
 
-def _constant(tensor: Any) -> Array:
-    if not isinstance(tensor, Constant):
-        raise Skip("the weights or operands are not constant")
-    return tensor.values
-
-
 def _channels(linear: Node, weight: Array) -> int:
     if linear.op == "Conv" or (linear.op == "Gemm" and linear.attrs.get("transB", 0)):
         return int(weight.shape[0])
     return int(weight.shape[1] * linear.attrs.get("group", 1))
 
 
-def _affine(node: Node, data: gs.Tensor, axis: int, channels: int) -> tuple[Array, Array]:
-    """The factor and then the addend of `node`, each of 1 element or of one per channel."""
-    if node.op == "BatchNormalization":
-        return _normalization(node, len(data.shape))
-    first = node.inputs[0] is not data
-    operand = _constant(node.inputs[0 if first else 1])
-    values = _per_channel(operand, len(data.shape), axis, channels)
-    one, zero = np.ones(1), np.zeros(1)
-    if node.op == "Mul":
-        return values, zero
-    if node.op == "Add":
-        return one, values
-    if node.op == "Sub":
-        return (-one, values) if first else (one, -values)
-    if first:
-        raise Skip("a constant is divided")
-    return 1 / values, zero
-
-
-def _normalization(node: Node, rank: int) -> tuple[Array, Array]:
-    if node.attrs.get("training_mode", 0):
-        raise Skip("training_mode is on")
-    if rank != 2:
-        raise Skip("the channels are not on the last axis")
-    scale, shift, mean, variance = (_constant(t).astype(np.float64) for t in node.inputs[1:5])
-    variance = variance + node.attrs.get("epsilon", _EPSILON)
-    if not (variance > 0).all():
-        raise Skip("variance + epsilon is not positive")
-    factor = scale / np.sqrt(variance)
-    return factor, shift - mean * factor
-
-
-def _per_channel(values: Array, rank: int, axis: int, channels: int) -> Array:
-    shape = (*[1] * (rank - values.ndim), *values.shape)
-    if len(shape) > rank or values.size not in (1, channels) or values.size != shape[axis]:
-        raise Skip("the constant is not one number per channel")
-    return values.astype(np.float64).reshape(-1)
-
-
 def _scaled(linear: Node, weight: Array, factor: Array) -> Array:
-    if linear.op in _CONVOLUTIONS:
+    if linear.op in CONVOLUTIONS:
         groups = linear.attrs.get("group", 1) if linear.op == "ConvTranspose" else 1
         return scaled(weight, factor, linear.op, groups)
     return np.asarray(weight * (factor[:, None] if linear.attrs.get("transB", 0) else factor))
-
-
-def _bias(linear: Node, channels: int) -> Array:
-    if len(linear.inputs) < 3 or not linear.inputs[2].name:
-        return np.zeros(1)
-    bias = _constant(linear.inputs[2])
-    if linear.op != "Gemm":
-        return bias.astype(np.float64)
-    return np.asarray(_per_channel(bias, 2, 1, channels) * linear.attrs.get("beta", 1.0))

@@ -5,8 +5,9 @@
 AveragePool with a kernel as large as its input is a GlobalAveragePool here; Reshape and Squeeze are
 Flattens.
 
-*Needs* float32 or float64, a static shape [N, C, ...] that becomes [N, C], a pool that nothing else
-reads, and one outside quantized patterns, where integer kernels know pools but no reductions.
+*Needs* float32 or float64, a shape [N, C, ...] that becomes [N, C], each a number or the same
+symbol, a pool that nothing else reads, and one outside quantized patterns, where integer kernels
+know pools but no reductions.
 
 *Numerics*: rounding.
 """
@@ -20,7 +21,7 @@ import numpy as np
 
 from edgec.graph import Graph
 from edgec.rewrite import Numerics, Rewrite, Skip
-from edgec.tensors import Node, is_static
+from edgec.tensors import Node
 
 _POOLS = ("GlobalAveragePool", "AveragePool")
 
@@ -38,8 +39,8 @@ class FusePoolFlatten(Rewrite):
         source, result = pool.inputs[0], node.outputs[0]
         if source.dtype not in (np.float32, np.float64):
             raise Skip(f"it computes in {source.dtype}")
-        if not (is_static(source) and is_static(result)):
-            raise Skip("the shapes are not static")
+        if source.shape is None or result.shape is None or None in source.shape[:2]:
+            raise Skip("the shapes are not known")
         if result.shape != source.shape[:2]:
             raise Skip("the result is not [N, C]")
         if graph.uses(pool.outputs[0]) > 1:

@@ -3,6 +3,7 @@
     [case fuses_a_bias]              a test of the pass the file is named after
     [options] budget=10              optional, options of the pass
     [prepare] eliminate-dead         optional, passes that run first
+    [symbolic]                       optional, named dimensions stay unknown; they are run as 2
     g (float[1,3] x) => ...          the model; opset 25 unless a header <...> says else
     [after]                          what must come out, or
     [same]                           nothing changes, silently, or
@@ -43,6 +44,7 @@ from edgec.tensors import Constant, numpy_dtype
 
 HEADER = '<ir_version: 13, opset_import: ["" : 25]>\n'
 NARROW = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+SECTION = re.compile(r"\[(case|options|prepare|symbolic|after|same|skip)\b\s*(.*?)\](.*)")
 HERE = Path(__file__).parent
 
 
@@ -62,7 +64,7 @@ def read_cases() -> Iterator[Case]:
     for path in sorted(HERE.glob("*.cases")):
         case, section = None, ""
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            match = re.match(r"\[(case|options|prepare|after|same|skip)\b\s*(.*?)\](.*)", line)
+            match = SECTION.match(line)
             if match and match[1] == "case":
                 case, section = Case(path.stem, match[2], number), "before"
                 yield case
@@ -70,7 +72,7 @@ def read_cases() -> Iterator[Case]:
             elif match and case is not None:
                 section = match[1]
                 case.sections[section] = match[3].strip()
-                if section in ("options", "prepare"):
+                if section in ("options", "prepare", "symbolic"):
                     section = "before"
             elif case is not None and not line.startswith("#"):
                 case.sections[section] += line + "\n"
@@ -129,7 +131,8 @@ def run(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
 
 def feed_for(graph: Graph) -> dict[str, Any]:
     rng = np.random.default_rng(11)
-    return {t.name: random_values(rng, t.dtype, list(t.shape), t.name) for t in graph.gs.inputs}
+    shapes = {t.name: [d if isinstance(d, int) else 2 for d in t.shape] for t in graph.gs.inputs}
+    return {t.name: random_values(rng, t.dtype, shapes[t.name], t.name) for t in graph.gs.inputs}
 
 
 def assert_same_numbers(before: list[Any], after: list[Any], numerics: str) -> None:
@@ -195,8 +198,8 @@ def test_case(case: Case) -> None:
 def check(case: Case, trusted: bool = False) -> None:
     """Raises AssertionError where the pass does something else than `case` says."""
     model, _ = parse_model(case.sections["before"])
-    notes: list[str] = []
-    graph = load(model, notes=notes, trusted=trusted)
+    symbolic = "symbolic" in case.sections
+    graph = load(model, symbolic=symbolic, assume_batch=False, trusted=trusted)
     if "prepare" in case.sections:
         optimize(graph, parse(case.sections["prepare"], PASSES))
     options = case.sections.get("options", "")
@@ -212,7 +215,8 @@ def check(case: Case, trusted: bool = False) -> None:
     if "after" in case.sections:
         expected, random = parse_model(case.sections["after"])
         assert report.rewrites > 0
-        assert_same_graph(graph, load(expected, trusted=trusted), random)
+        wanted = load(expected, symbolic=symbolic, assume_batch=False, trusted=trusted)
+        assert_same_graph(graph, wanted, random)
         after = run(graph.to_source_opset(), as_declared(graph, feed))
         assert_same_numbers(before, after, rewriter.numerics)
     else:
