@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect as python
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,9 @@ from edgec.errors import ModelError, UsageError
 from edgec.report import size, table
 
 if TYPE_CHECKING:
-    from edgec.graph import Graph
     from edgec.lower.context import Unsupported
 
 _ZIP = b"PK\x03\x04"
-
-MOST_ELEMENTS = 1 << 31
-"""Of a tensor that `inspect` asks the lowering about: some entries make tables of that size."""
 
 
 def inspect(args: argparse.Namespace, display: Display) -> int:
@@ -66,20 +61,7 @@ def _unsupported(
 
     graph = load(model, shapes=shapes, dims=dims)
     optimize(graph, LEVELS[2])
-    return _too_large(graph) or unsupported(graph)
-
-
-def _too_large(graph: Graph) -> list[Unsupported]:
-    """The nodes whose results no device here can hold."""
-    from edgec.lower.context import Unsupported
-    from edgec.tensors import is_static
-
-    return [
-        Unsupported(node.name or tensor.name, node.op, f"makes {tensor.shape}, too large a tensor")
-        for node in graph.nodes()
-        for tensor in node.outputs
-        if is_static(tensor) and math.prod(tensor.shape) > MOST_ELEMENTS
-    ]
+    return unsupported(graph)
 
 
 def _support(refused: list[Unsupported]) -> str:

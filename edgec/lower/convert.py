@@ -9,6 +9,7 @@ so what is reported and what is lowered cannot drift apart.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,6 +65,7 @@ from edgec.lower.extent import FOLLOWERS, open_ended
 from edgec.lower.fold import evaluate
 from edgec.lower.narrow import packed, unpacked
 from edgec.packing import is_packed, stored_shape
+from edgec.tensors import is_static
 
 if TYPE_CHECKING:
     from edgec.graph import Graph
@@ -107,6 +109,9 @@ EXTENTS = "edgec.extents"
 
 ITERATIONS = {"Loop": iterate.loop, "Scan": iterate.scan}
 """Operators whose body is walked too."""
+
+MOST_ELEMENTS = 1 << 31
+"""Of a tensor: entries make tables of that size, and no device here holds more."""
 
 MAX_EXPANSION = 32
 """How deep function bodies may nest."""
@@ -248,6 +253,9 @@ class Walk:
         for tensor in node.inputs:
             if isinstance(tensor, gs.Constant):
                 ctx.values.setdefault(tensor.name, tensor.values)
+        for tensor in node.outputs:
+            if is_static(tensor) and prod(tensor.shape) > MOST_ELEMENTS:
+                raise Refused(f"it makes {tensor.shape}, too large a tensor")
         shapes = {t.name: ctx.shape(ctx.exprs[t.name]) for t in node.inputs if t.name in ctx.exprs}
         shapes |= {
             t.name: self.images[t.name].shape(ctx) for t in node.inputs if t.name in self.images

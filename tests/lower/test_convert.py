@@ -139,3 +139,12 @@ def test_transposed_convolution_by_phases_is_the_gathered_one() -> None:
 
 def _header(text: str) -> str:
     return f'<ir_version: 11, opset_import: ["" : 25]> {text}'
+
+
+def test_a_tensor_too_large_to_hold() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[1] x) => (float[3000000000] y)'
+        "<int64[1] n = {3000000000}> { y = Expand(x, n) }"
+    )
+    [refused] = unsupported(load(model))
+    assert refused.why == "it makes (3000000000,), too large a tensor"
