@@ -21,6 +21,7 @@ from edgec.errors import LoweringError
 from edgec.lower import (
     activation,
     blocked,
+    branch,
     cast,
     conv,
     deform,
@@ -58,7 +59,6 @@ from edgec.lower.context import (
     Unsupported,
     held_dtype,
     operator,
-    select,
 )
 from edgec.lower.expand import expand
 from edgec.lower.extent import FOLLOWERS, open_ended
@@ -107,7 +107,7 @@ ORIGIN = "edgec.origin"
 EXTENTS = "edgec.extents"
 """Module attribute: (output, axis) of each extent that a run decides, in order of the counts."""
 
-ITERATIONS = {"Loop": iterate.loop, "Scan": iterate.scan}
+WITH_BODIES = {"If": branch.branch, "Loop": iterate.loop, "Scan": iterate.scan}
 """Operators whose body is walked too."""
 
 MOST_ELEMENTS = 1 << 31
@@ -266,10 +266,8 @@ class Walk:
                 {t.name: v for t, v in zip(node.outputs, known, strict=False) if t.name}
             )
             return
-        if operator(node) == "If":
-            self._branch(node, name, depth)
-        elif operator(node) in ITERATIONS:
-            made = ITERATIONS[node.op](self, node, name, depth)
+        if operator(node) in WITH_BODIES:
+            made = WITH_BODIES[node.op](self, node, name, depth)
             for tensor, expr in zip(node.outputs, made, strict=True):
                 self._bind(tensor, expr)
         elif operator(node) in sequence.OPERATORS:
@@ -359,37 +357,6 @@ class Walk:
             expr = self.expr(tensor)
             if expr is not None:
                 self._bind(tensor, expr)
-
-    def _branch(self, node: gs.Node, name: str, depth: int) -> None:
-        """The branch taken, or both and a choice where that is known at run time only."""
-        condition = self.ctx.constant(node, 0)
-        if condition is not None:
-            branch = node.attrs["then_branch" if condition.item() else "else_branch"]
-            for outer, (inner, expr) in zip(
-                node.outputs, self._outputs(branch, name, depth), strict=True
-            ):
-                self.ctx.exprs[outer.name] = expr
-                if inner.name in self.ctx.values:
-                    self.ctx.values[outer.name] = self.ctx.values[inner.name]
-            return
-        sides = [self._outputs(node.attrs[f"{k}_branch"], name, depth) for k in ("then", "else")]
-        self.ctx.enter(node, name)
-        flag = self.ctx.reshape(self.expr(node.inputs[0]), ())
-        for outer, (_, yes), (_, no) in zip(node.outputs, *sides, strict=True):
-            if self.ctx.shape(yes) != self.ctx.shape(no):
-                raise Refused("its branches give different shapes")
-            self._bind(outer, self.ctx.map("choose", select, flag, yes, no))
-
-    def _outputs(
-        self, branch: gs.Graph, name: str, depth: int
-    ) -> list[tuple[gs.Tensor, relax.Expr]]:
-        """Convert a branch; its outputs and their expressions."""
-        self.nodes(branch.nodes, name, depth + 1)
-        made = [(tensor, self.expr(tensor)) for tensor in branch.outputs]
-        for tensor, expr in made:
-            if expr is None:
-                raise Refused(f"its output {tensor.name!r} is not a tensor")
-        return made
 
     def _stand_in(self, node: gs.Node) -> None:
         """Let what follows a refused node be examined as if it had been lowered."""
