@@ -15,7 +15,7 @@ from edgec.errors import PassError
 from edgec.graph import Graph
 from edgec.optimizer import ModelSource, Pipeline
 from edgec.passproof import Complaint, check, choosing, outcomes, samples
-from edgec.reproducer import write_reproducer
+from edgec.reproducer import smallest, write_reproducer
 from edgec.rewrite import Event, Numerics, optimize
 
 
@@ -68,8 +68,9 @@ def bisect(
 ) -> Bisection:
     """The first rewrite after which the model is wrong beyond rounding, or breaks a rule.
 
-    The folder `reproducers` receives the model before it, its inputs, both outputs and a command
-    line, in which `arguments` name a pass that is not in the table.
+    The folder `reproducers` receives the least part of the model before it that shows the fault,
+    its inputs, both outputs and a command line, in which `arguments` name a pass that is not in the
+    table.
     Raises VerifyError where ONNX Runtime cannot run the model as it is, or not twice alike, and
     PassError where a pass fails without a rewrite.
     """
@@ -109,8 +110,11 @@ def bisect(
             bad, complaint = middle, found
     guilty = Guilty(bad, events[bad - 1].name, events[bad - 1].node, complaint.text)
     if reproducers is not None:
+        [rewriter] = {each for each in passes if each.name == guilty.name}
+        given = outcomes(before.to_source_opset(), samples(before))
+        least, shown = smallest(before, rewriter, given, complaint)
         command = ["edgec", "bisect", "before.onnx", *choosing(guilty.name, arguments)]
-        folder = write_reproducer(reproducers / guilty.name, before, complaint, command)
+        folder = write_reproducer(reproducers / guilty.name, least, shown, command)
         guilty = replace(guilty, reproducer=folder)
     return Bisection(len(events), runs, guilty)
 

@@ -371,8 +371,8 @@ def test_bisect_names_the_rewrite(
     assert "relu2" in guilty["node"]
     assert "logits" in guilty["complaint"]
     before = onnx.load(folder / "drop-relu" / "before.onnx")
-    assert ops(before).count("Relu") == 3
-    assert "BatchNormalization" not in ops(before)
+    assert ops(before).count("Relu") == 1
+    assert len(ops(before)) <= 3
     monkeypatch.chdir(folder / "drop-relu")
     again = edgec(*shlex.split(Path("command.sh").read_text())[1:], "--json")
     assert again.result["guilty"]["number"] == 1
