@@ -11,8 +11,8 @@ they have three axes there is one head.
 broadcast, a mask with the keys on its last axis, and scores that nothing else uses. A mask with one
 row for all queries is expanded, which needs their number.
 
-*Numerics*: approximate. A query whose keys are all masked, by -inf or the least float, gives zeros
-or as before, as the runtime likes; Softmax gives NaN after -inf.
+*Numerics*: approximate. A query whose keys are all masked by -inf gives zeros, where Softmax gives
+NaN. ONNX Runtime takes the least float for -inf, so that a mask computed from it stays as it is.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ from edgec.patterns import (
     substitute,
 )
 from edgec.rewrite import Numerics, Rewrite, Skip
-from edgec.tensors import Node
+from edgec.tensors import Constant, Node
 
 _SPLIT = (0, 2, 1, 3)
+_MAX_MAKERS = 64
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class FuseAttention(Rewrite):
         if not (scale > 0 and math.isfinite(scale)):
             raise Skip(f"the scale is {scale:g}")
         rows = None if mask is None else _missing_rows(mask, q, k)
+        if mask is not None and _reaches_least(mask, graph):
+            raise Skip("the mask is the least float, with which runtimes differ")
         check_private(graph, [node, scores, *inside], last)
 
         attrs: dict[str, Any] = {"scale": scale}
@@ -163,6 +166,22 @@ def _missing_rows(mask: gs.Tensor, q: _Operand, k: _Operand) -> int | None:
     if not isinstance(wanted[-2], int):
         raise Skip("the number of queries is not known")
     return wanted[-2]
+
+
+def _reaches_least(mask: gs.Tensor, graph: Graph) -> bool:
+    """Whether the least float is in `mask`, or among the constants that it is computed from."""
+    left, seen = [mask], {mask}
+    while left and len(seen) < _MAX_MAKERS:
+        tensor = left.pop()
+        if isinstance(tensor, Constant):
+            least = tensor.dtype == np.float32 and (tensor.values == np.finfo(np.float32).min).any()
+            if least:
+                return True
+        made = graph.producer(tensor)
+        new = [t for t in made.inputs if t not in seen] if made is not None else []
+        left += new
+        seen.update(new)
+    return False
 
 
 def _merged(operand: _Operand, graph: Graph) -> gs.Tensor | None:
