@@ -1,7 +1,8 @@
 """ONNX to Relax: a table from operator to entry, and the walk that applies it.
 
 An entry gets the conversion's `Context`, its node and the node's inputs as Relax expressions
-(None for an absent one) and returns the outputs. It raises `Refused` for what it does not handle;
+(None for an absent one) and returns the outputs, or None to leave the node to the body that the
+standard defines it by. It raises `Refused` for what it does not handle;
 an attribute it never looks at is refused for it. `to_relax` and `unsupported` take the same walk,
 so what is reported and what is lowered cannot drift apart.
 """
@@ -20,6 +21,7 @@ from tvm import relax
 from edgec.errors import LoweringError
 from edgec.lower import (
     activation,
+    attention,
     blocked,
     branch,
     cast,
@@ -70,12 +72,13 @@ from edgec.tensors import is_static
 if TYPE_CHECKING:
     from edgec.graph import Graph
 
-Entry = Callable[[Context, gs.Node, list[relax.Expr | None]], Result]
+Entry = Callable[[Context, gs.Node, list[relax.Expr | None]], Result | None]
 
 TABLE: dict[str, Entry] = {
     **elementwise.ENTRIES,
     **extent.ENTRIES,
     **activation.ENTRIES,
+    **attention.ENTRIES,
     **cast.ENTRIES,
     **conv.ENTRIES,
     **deform.ENTRIES,
@@ -275,9 +278,7 @@ class Walk:
             self._all_read(node)
             if result is not None:
                 self._bind(node.outputs[0], result)
-        elif operator(node) in TABLE:
-            self._entry(node)
-        else:
+        elif operator(node) not in TABLE or not self._entry(node):
             self._body(node, name, depth)
 
     def _image(self, node: gs.Node) -> bool:
@@ -299,15 +300,18 @@ class Walk:
             self._bind(node.outputs[0], image)
         return True
 
-    def _entry(self, node: gs.Node) -> None:
+    def _entry(self, node: gs.Node) -> bool:
+        """Lower a node by its entry; False where that leaves the node to the standard's body."""
         ctx = self.ctx
         if self._image(node):
-            return
+            return True
         inputs = [self.expr(t) for t in node.inputs]
         for tensor, expr in zip(node.inputs, inputs, strict=True):
             if tensor.name and expr is None:
                 raise Refused(f"its input {tensor.name!r} is not a tensor edgec can make")
         result = TABLE[operator(node)](ctx, node, inputs)
+        if result is None:
+            return False
         self._all_read(node)
         if node.op in FOLLOWERS and node.inputs[0].name in ctx.extents:
             ctx.extents[node.outputs[0].name] = ctx.extents[node.inputs[0].name]
@@ -317,6 +321,7 @@ class Walk:
         for tensor in node.outputs[len(results) :]:
             if tensor.name:
                 raise Refused(f"output {tensor.name!r} is not lowered")
+        return True
 
     def _all_read(self, node: gs.Node) -> None:
         """Refuse a node with an attribute that its entry did not look at."""
