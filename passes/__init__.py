@@ -25,6 +25,7 @@ from edgec.passes.fuse_gelu import FuseGelu
 from edgec.passes.fuse_hard_swish import FuseHardSwish
 from edgec.passes.fuse_l2_norm import FuseL2Norm
 from edgec.passes.fuse_layer_norm import FuseLayerNorm
+from edgec.passes.fuse_log_softmax import FuseLogSoftmax
 from edgec.passes.fuse_matmul_add import FuseMatmulAdd
 from edgec.passes.fuse_mish import FuseMish
 from edgec.passes.fuse_pool_flatten import FusePoolFlatten
@@ -67,6 +68,7 @@ PASSES: dict[str, type[AnyPass]] = {
         FuseHardSwish,
         FuseL2Norm,
         FuseLayerNorm,
+        FuseLogSoftmax,
         FuseMatmulAdd,
         FuseMish,
         FusePoolFlatten,
@@ -109,6 +111,7 @@ _O2: tuple[AnyPass, ...] = (
     FuseMish(),
     FuseSilu(),
     FuseSoftmax(),
+    FuseLogSoftmax(),
     FuseAttention(),
     FuseReluClip(),
     FoldQuantizedConstants(),
