@@ -8,6 +8,8 @@
     y = Transpose(x), no axis longer than 1 moves past another   =>   x
     y = Slice(x), all of x, forwards           =>   x
     y = Pad(x), by nothing                     =>   x
+    y = Resize(x), nearest, to the shape of x by scales of 1   =>   x
+    y = Where(true, x, z), Where(false, z, x)  =>   x      (all of a constant condition)
     y = Concat(x), Sum(x), Max(x), Min(x), Mean(x)   =>   x
     y = x * 1, x / 1, x - 0, 1 * x             =>   x      (x + 0 for integers: -0.0 + 0 is 0.0)
 
@@ -98,6 +100,28 @@ def _pad(node: Node, graph: Graph) -> int:
     return 0
 
 
+def _resize(node: Node, graph: Graph) -> int:
+    _same_shape(node, graph)
+    if node.attrs.get("mode", "nearest") != "nearest":
+        raise Skip("it interpolates")
+    if node.attrs.get("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        raise Skip("it crops")
+    if len(node.inputs) > 2 and node.inputs[2].name:
+        scales = node.inputs[2]
+        if not isinstance(scales, Constant) or (scales.values != 1).any():
+            raise Skip("a scale is not 1")
+    return 0
+
+
+def _where(node: Node, graph: Graph) -> int:
+    condition = node.inputs[0]
+    if not isinstance(condition, Constant) or math.prod(condition.shape) > _SMALL_ELEMENTS:
+        raise Skip("the condition is not a small constant")
+    if condition.values.any() != condition.values.all():
+        raise Skip("the condition is neither all true nor all false")
+    return _same_shape(node, graph, 1 if condition.values.all() else 2)
+
+
 def _only_input(node: Node, graph: Graph) -> int:
     if len(node.inputs) != 1:
         raise Skip("there is more than one input")
@@ -150,6 +174,8 @@ _GUARDS: dict[str, Callable[[Node, Graph], int]] = {
     "Transpose": _transpose,
     "Slice": _slice,
     "Pad": _pad,
+    "Resize": _resize,
+    "Where": _where,
     "Concat": _only_input,
     "Sum": _only_input,
     "Max": _only_input,
