@@ -31,10 +31,9 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnx.parser
-import onnxruntime
 import pytest
 from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
+from oracle import run
 
 import edgec.passes
 from edgec.graph import Graph, load
@@ -114,19 +113,6 @@ def random_values(
 def as_declared(graph: Graph, feed: dict[str, Any]) -> dict[str, Any]:
     """`feed` in the types of the inputs, which a pass may have changed."""
     return {t.name: np.asarray(feed[t.name], t.dtype) for t in graph.gs.inputs}
-
-
-def run(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
-    """What ONNX Runtime computes; what onnx does in bfloat16, which the former lacks."""
-    if "BFLOAT16" in onnx.printer.to_text(model).upper():
-        return ReferenceEvaluator(model).run(None, feed)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, feed)
 
 
 def feed_for(graph: Graph) -> dict[str, Any]:

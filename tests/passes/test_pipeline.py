@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
+from oracle import random_feed, run
 
-from edgec.graph import Graph, load
+from edgec.graph import load
 from edgec.passes import LEVELS
 from edgec.rewrite import optimize
 
 ROOT = Path(__file__).parents[2]
 MODELS = sorted((ROOT.parent / "shared" / "models").glob("*.onnx"))
 MODELS += sorted((ROOT / "models").glob("*.onnx"))
-
-
-def run(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    return session.run(None, feed)
-
-
-def random_feed(graph: Graph) -> dict[str, Any]:
-    rng = np.random.default_rng(3)
-    return {
-        t.name: np.asarray(rng.standard_normal(t.shape) * 2).astype(t.dtype)
-        for t in graph.gs.inputs
-    }
 
 
 @pytest.mark.parametrize("level", sorted(LEVELS))

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from oracle import run
 
 from edgec.graph import load
 from edgec.passes.decompose_recurrent import DecomposeRecurrent
@@ -22,14 +22,6 @@ STEPS, BATCH, INPUT, HIDDEN = 5, 3, 4, 2
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 FUNCTIONS = {"LSTM": 3, "GRU": 2, "RNN": 1}
 RNG = np.random.default_rng(3)
-
-
-def run(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    return session.run(None, feed)
 
 
 def decomposed(model: onnx.ModelProto) -> onnx.ModelProto:
