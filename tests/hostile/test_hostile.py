@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hostile_files
+import hostile_operators
 import numpy as np
 import onnx
-import operators
 import pytest
 from onnx import TensorProto
 from worker import Worker
 
-import files
 from edgec.errors import ModelError
 
 REPO = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def models() -> dict[str, _Model]:
     import test_fold_bombs as bombs
 
     found: dict[str, _Model] = {f"bomb_{name}": bombs.model(name) for name in bombs.BOMBS}
-    return {**files.models(), **operators.models(), **found}
+    return {**hostile_files.models(), **hostile_operators.models(), **found}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_no_data_from_elsewhere(worker: Worker, tmp_path: Path, location: str) -
     (folder / "linked").symlink_to(tmp_path)
     (folder / "hardlink.bin").hardlink_to(secret)
     (folder / "zero").symlink_to("/dev/zero")
-    model = files.base()
+    model = hostile_files.base()
     tensor = TensorProto(name="w", dims=[2], data_type=1, data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value=location)
     model.graph.initializer[0].CopyFrom(tensor)
