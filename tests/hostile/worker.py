@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS = 10.0
+START_SECONDS = 120.0
+"""For the first model, before which everything is imported."""
+HONEST = Path(__file__).parents[2] / "models" / "digits_cnn.onnx"
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,17 @@ class Worker:
 
     def __init__(self) -> None:
         self._process = self._start()
+        self.run("inspect", HONEST, seconds=START_SECONDS)
 
-    def run(self, *words: object) -> Ending:
-        """Run `edgec` with `words`."""
+    def run(self, *words: object, seconds: float = SECONDS) -> Ending:
+        """Run `edgec` with `words`, for `seconds` at most."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([str(word) for word in words]) + "\n")
         self._process.stdin.flush()
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            line = self._process.stdout.readline() if selector.select(SECONDS) else ""
+            line = self._process.stdout.readline() if selector.select(seconds) else ""
         if line:
             return Ending(**json.loads(line))
         try:
@@ -54,7 +58,7 @@ class Worker:
             code = None
         self.close()
         self._process = self._start()
-        return Ending(None, f"no answer in {SECONDS:g} s" if code is None else f"ended: {code}")
+        return Ending(None, f"no answer in {seconds:g} s" if code is None else f"ended: {code}")
 
     def close(self) -> None:
         """End the process."""
