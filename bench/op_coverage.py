@@ -34,6 +34,7 @@ from edgec.compiler import compile_model
 from edgec.errors import EdgecError
 from edgec.graph import load
 from edgec.options import Options
+from edgec.packing import typed
 from edgec.passes import LEVELS
 from edgec.rewrite import optimize
 from edgec.runtime.load import load as load_artifact
@@ -70,7 +71,9 @@ def compiled(model: onnx.ModelProto, declared: bool) -> Callable[[Feeds], list[n
         with folder:
             module = load_artifact(artifact)
             outputs = module.run({tensor.name: feeds[tensor.name] for tensor in module.inputs})
-            return [outputs[info.name] for info in model.graph.output]
+            return [
+                typed(outputs[tensor.name], tensor.dtype, tensor.shape) for tensor in module.outputs
+            ]
 
     return run
 

@@ -104,6 +104,24 @@ class OnnxRuntime:
         return call
 
 
+class OnnxReference:
+    """ONNX's own reference implementation, in numpy: slow, and what the standard means."""
+
+    def __init__(self, path: str, threads: int, options: Mapping[str, Any]) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        self._evaluator = ReferenceEvaluator(path)
+        self.inputs = list(self._evaluator.input_names)
+        self.outputs = list(self._evaluator.output_names)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        values = self._evaluator.run(None, dict(inputs))
+        return {name: np.asarray(v) for name, v in zip(self.outputs, values, strict=True)}
+
+    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
+        return functools.partial(self.run, inputs)
+
+
 class OpenVino:
     """OpenVINO's CPU plugin in float32, tuned for latency. Options: shapes (by input)."""
 
@@ -175,6 +193,7 @@ class Iree:
 
 ENGINES: dict[str, Callable[[str, int, Mapping[str, Any]], Engine]] = {
     "edgec": Edgec,
+    "onnx": OnnxReference,
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "iree": Iree,

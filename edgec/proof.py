@@ -81,7 +81,7 @@ def _golden(
     outputs: Sequence[Tensor],
     states: Sequence[tuple[str, str]],
 ) -> Golden:
-    with Reference(model) as oracle:
+    with Reference(model, or_onnx=True) as oracle:
         limits = index_limits(oracle.model)
         drawn = next(iter(open_data(inputs, ["random"], seed=GOLDEN_SEED, limits=limits)))
         sample = golden_inputs(drawn, inputs)

@@ -45,13 +45,15 @@ class Runnable(Protocol):
 class VerifyReport:
     """What was compared, and how it went.
 
-    `tensors` has the worst of each output over all `samples`; `skipped` says which samples ONNX
-    Runtime itself could not run, and why; `evidence` is the folder kept after a mismatch.
+    `tensors` has the worst of each output over all `samples`; `skipped` says which samples the
+    reference itself could not run, and why; `oracle` says so where that was not ONNX Runtime;
+    `evidence` is the folder kept after a mismatch.
     """
 
     tensors: list[TensorReport] = field(default_factory=list)
     samples: int = 0
     skipped: list[str] = field(default_factory=list)
+    oracle: str = ""
     evidence: Path | None = None
 
     @property
@@ -63,7 +65,8 @@ class VerifyReport:
     def warnings(self) -> list[str]:
         """Lines the user should see although the outputs are right."""
         found = [tensor.warning for tensor in self.tensors if tensor.warning]
-        return found + [f"not compared: {text}" for text in self.skipped]
+        found += [f"not compared: {text}" for text in self.skipped]
+        return found + ([self.oracle] if self.oracle else [])
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -115,10 +118,13 @@ class Reference:
     """ONNX Runtime on one model, optimisations off; use it as a context manager.
 
     A second session, started when asked for, has them on: a measure of what rounding alone does.
-    Raises `VerifyError` where ONNX Runtime cannot load the model.
+    Where ONNX Runtime cannot load the model and `or_onnx` is set, ONNX's reference implementation
+    takes its place, and `warning` says so. Raises `VerifyError` where no engine can load it.
     """
 
-    def __init__(self, model: onnx.ModelProto | str | os.PathLike[str]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto | str | os.PathLike[str], *, or_onnx: bool = False
+    ) -> None:
         self.model = read_model(model)
         self.choices = find_choices(self.model)
         self.floors = find_floors(self.model)
@@ -129,14 +135,30 @@ class Reference:
             self._types = widen(plain)
             self._paths[optimized].write_bytes(plain.SerializeToString())
         self._engines: dict[bool, EngineProcess] = {}
+        self._engine = "onnxruntime"
+        self.warning = ""
         try:
-            self._start(optimize=False)
+            self._load(or_onnx)
         except EngineError as error:
             self.close()
             raise VerifyError(f"ONNX Runtime cannot load the model: {error.what}") from error
         except BaseException:
             self.close()
             raise
+
+    def _load(self, or_onnx: bool) -> None:
+        try:
+            self._start(optimize=False)
+        except EngineError as error:
+            if not or_onnx:
+                raise
+            self._engines.pop(False).close()
+            self._engine = "onnx"
+            try:
+                self._start(optimize=False)
+            except EngineError:
+                raise error from None
+            self.warning = "checked against onnx's reference: ONNX Runtime cannot load the model"
 
     def __enter__(self) -> Self:
         return self
@@ -160,7 +182,9 @@ class Reference:
         return outputs, {name: choice.rule(values) for name, choice in self.choices.items()}
 
     def baseline(self, inputs: Mapping[str, Array]) -> Sample | None:
-        """The outputs of ONNX Runtime with its optimisations on; None where they make it fail."""
+        """The outputs of ONNX Runtime with its optimisations on; None where there are none."""
+        if self._engine != "onnxruntime":
+            return None
         try:
             return self._run(True, inputs)
         except EngineError:
@@ -177,7 +201,7 @@ class Reference:
             raise
 
     def _start(self, optimize: bool) -> None:
-        engine = self._engines[optimize] = EngineProcess("onnxruntime", LIMIT_S)
+        engine = self._engines[optimize] = EngineProcess(self._engine, LIMIT_S)
         engine.load(self._paths[optimize], threads=1, optimize=optimize)
 
     def _copy(self) -> onnx.ModelProto:
@@ -255,12 +279,13 @@ def verify(
 
     Raises `Mismatch`, exit code 7, where an output is wrong, after writing the first wrong sample
     to the folder `evidence`: inputs.npz, expected.npz, actual.npz, report.txt. Raises `VerifyError`
-    where the inputs are not the model's, and where ONNX Runtime can run none of the samples.
+    where the inputs are not the model's, and where no engine can run any of the samples.
     `on_sample` hears of each before it runs.
     """
     report = VerifyReport()
     failed: tuple[Sample, Sample, Sample] | None = None
-    with Reference(model) as oracle:
+    with Reference(model, or_onnx=True) as oracle:
+        report.oracle = oracle.warning
         if specs is None:
             specs = static_inputs(oracle.model)
         _check_inputs(oracle.model, [*specs, *(tensor for tensor, _ in states)])

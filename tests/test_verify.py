@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -483,3 +484,29 @@ def test_onnx_runtime_agrees_with_itself_on_a_real_model(name: str) -> None:
     tensor: TensorReport = report.tensors[0]
     assert report.ok
     assert tensor.ort_error is None or tensor.error == tensor.ort_error
+
+
+WHOLE = "(int16[3] x, int16[3] z) => (int16[3] y) { y = Max(x, z) }"
+"""ONNX Runtime has no kernel for this type."""
+
+
+def test_onnx_stands_in_for_onnx_runtime(edgec: Callable[..., Any], tmp_path: Path) -> None:
+    model = model_of(WHOLE)
+    with pytest.raises(VerifyError, match="ONNX Runtime cannot load the model"):
+        Reference(model)
+    inputs = {"x": np.int16([1, -5, 7]), "z": np.int16([2, -9, 7])}
+    with Reference(model, or_onnx=True) as oracle:
+        assert oracle.run(inputs)[0]["y"].tolist() == [2, -5, 7]
+        assert oracle.baseline(inputs) is None
+    path = tmp_path / "whole.onnx"
+    onnx.save(model, path)
+    done = edgec("compile", path, "-o", tmp_path / "whole.edgec")
+    assert done.code == 0
+    assert "warning: checked against onnx's reference" in done.err
+
+
+def test_no_engine_can_load_it() -> None:
+    model = model_of(WHOLE)
+    model.graph.node[0].domain = "nobody.knows"
+    with pytest.raises(VerifyError, match="ONNX Runtime cannot load the model"):
+        Reference(model, or_onnx=True)
