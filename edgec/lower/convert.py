@@ -52,7 +52,6 @@ from edgec.lower import (
     trees,
     unique,
 )
-from edgec.lower.blocked import Blocked
 from edgec.lower.context import (
     Context,
     Refused,
@@ -65,6 +64,7 @@ from edgec.lower.context import (
 from edgec.lower.expand import expand
 from edgec.lower.extent import FOLLOWERS, open_ended
 from edgec.lower.fold import evaluate
+from edgec.lower.image import Blocked
 from edgec.lower.narrow import packed, unpacked
 from edgec.packing import is_packed, stored_shape
 from edgec.tensors import is_static

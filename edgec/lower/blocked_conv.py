@@ -1,0 +1,128 @@
+"""Convolutions that write blocked images: their innermost loop is a vector of output channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from tvm import relax, te, tirx
+
+from edgec.lower.context import Context, Shape, literal
+from edgec.lower.image import Blocked, spread
+from edgec.lower.window import Window, window
+
+
+def conv(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
+    """Dense and depthwise convolutions of float32 images by constant weights."""
+    x, weight = inputs[0], ctx.constant(node, 1)
+    shape = _image_shape(ctx, x)
+    if shape is None or weight is None or weight.dtype != np.float32:
+        return None
+    bias = ctx.constant(node, 2)
+    if len(inputs) > 2 and inputs[2] is not None and bias is None:
+        return None
+    groups = int(ctx.attr(node, "group", 1))
+    w = window(ctx, node, shape[2:], weight.shape[2:])
+    if min(*w.sizes, *shape) < 1:
+        return None
+    if groups == 1 and weight.shape[1] == shape[1]:
+        y = _dense(ctx, x, shape, weight, w)
+    elif groups == shape[1] == weight.shape[0] and isinstance(x, Blocked):
+        y = _depthwise(ctx, x, weight, w)
+    else:
+        return None
+    if bias is not None:
+        lanes = spread(bias.reshape(1, -1, 1, 1), 1, ctx.block)
+        y = ctx.emit(relax.op.add(y, ctx.const(lanes)))
+    return Blocked(y, weight.shape[0])
+
+
+def _image_shape(ctx: Context, x: Any) -> Shape | None:
+    if isinstance(x, Blocked):
+        return x.shape(ctx) if ctx.dtype(x.expr) == "float32" else None
+    shape = ctx.shape(x)
+    return shape if len(shape) == 4 and ctx.dtype(x) == "float32" else None
+
+
+def _dense(ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window) -> relax.Expr:
+    """The sum over input channels in blocks where they come so, else one by one."""
+    block, channels = ctx.block, shape[1]
+    whole = isinstance(x, Blocked) and channels % block == 0
+    taps = spread(weight, 0, block)
+    if whole:
+        taps = np.moveaxis(taps.reshape(taps.shape[0], -1, block, *taps.shape[2:]), 2, -2)
+    else:
+        taps = np.ascontiguousarray(taps)
+
+    def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
+        padded = _padded(data, w, isinstance(x, Blocked))
+        kh, kw = (te.reduce_axis((0, k), f"k{a}") for a, k in enumerate(w.kernel))
+        if whole:
+            outer = te.reduce_axis((0, channels // block), "ib")
+            lane = te.reduce_axis((0, block), "il")
+            axes = [outer, kh, kw, lane]
+        else:
+            channel = te.reduce_axis((0, channels), "ic")
+            axes = [channel, kh, kw]
+
+        def element(n: Any, o: Any, i: Any, j: Any, v: Any) -> Any:
+            row = i * w.strides[0] + kh.var * w.dilations[0]
+            column = j * w.strides[1] + kw.var * w.dilations[1]
+            if whole:
+                value = padded(n, outer.var, row, column, lane.var)
+                factor = filt(o, outer.var, kh.var, kw.var, lane.var, v)
+            elif isinstance(x, Blocked):
+                at = channel.var
+                value = padded(n, at // block, row, column, at % block)
+                factor = filt(o, at, kh.var, kw.var, v)
+            else:
+                value = padded(n, channel.var, row, column)
+                factor = filt(o, channel.var, kh.var, kw.var, v)
+            return te.sum(value * factor, axis=axes)
+
+        out = (shape[0], taps.shape[0], *w.sizes, block)
+        return te.compute(out, element, name="conv2d_blocked")
+
+    data = x.expr if isinstance(x, Blocked) else x
+    return ctx.te("conv2d", compute, data, ctx.const(taps))
+
+
+def _depthwise(ctx: Context, x: Blocked, weight: np.ndarray, w: Window) -> relax.Expr:
+    taps = np.ascontiguousarray(spread(weight[:, 0], 0, ctx.block))
+
+    def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
+        padded = _padded(data, w, blocked=True)
+        kh, kw = (te.reduce_axis((0, k), f"k{a}") for a, k in enumerate(w.kernel))
+
+        def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
+            row = i * w.strides[0] + kh.var * w.dilations[0]
+            column = j * w.strides[1] + kw.var * w.dilations[1]
+            value = padded(n, c, row, column, v) * filt(c, kh.var, kw.var, v)
+            return te.sum(value, axis=[kh, kw])
+
+        out = (*data.shape[:2], *w.sizes, ctx.block)
+        return te.compute(out, element, name="depthwise_blocked")
+
+    return ctx.te("depthwise", compute, x.expr, ctx.const(taps))
+
+
+def _padded(data: te.Tensor, w: Window, blocked: bool) -> te.Tensor:
+    """The image with zeros where windows reach beyond it; itself where none does."""
+    height, width = int(data.shape[2]), int(data.shape[3])
+    rows, columns = (
+        (size - 1) * stride + reach
+        for size, stride, reach in zip(w.sizes, w.strides, w.reach, strict=True)
+    )
+    top, left = w.before
+    if not top and not left and rows <= height and columns <= width:
+        return data
+
+    def element(n: Any, c: Any, i: Any, j: Any, *lane: Any) -> Any:
+        inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width)
+        return tirx.if_then_else(
+            inside, data(n, c, i - top, j - left, *lane), literal(0, "float32")
+        )
+
+    shape = (*data.shape[:2], rows, columns, *(data.shape[4:] if blocked else ()))
+    return te.compute(shape, element, name="pad")

@@ -1,0 +1,55 @@
+"""Blocked images: channels in blocks of a vector's width.
+
+    plain x[N, C, H, W]   <->   blocked x[N, C / b, H, W, b]
+
+The last block is filled up where b does not divide C; what those lanes hold is unspecified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import relax, te
+
+from edgec.lower.context import Context, Shape
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A blocked image: `expr` has shape [N, blocks, H, W, b], `channels` of it mean something."""
+
+    expr: relax.Expr
+    channels: int
+
+    def shape(self, ctx: Context) -> Shape:
+        """The shape the model sees."""
+        batch, _, height, width, _ = ctx.shape(self.expr)
+        return batch, self.channels, height, width
+
+    def plain(self, ctx: Context) -> relax.Expr:
+        """The same image as [N, C, H, W]."""
+        shape, block = self.shape(ctx), ctx.shape(self.expr)[4]
+        if shape[2] == shape[3] == 1 and self.channels % block == 0:
+            return ctx.reshape(self.expr, shape)
+
+        def unblocked(x: te.Tensor) -> te.Tensor:
+            return te.compute(
+                shape, lambda n, c, h, w: x(n, c // block, h, w, c % block), name="unblock"
+            )
+
+        return ctx.te("unblock", unblocked, self.expr)
+
+
+def blocks_of(channels: int, block: int) -> int:
+    return -(-channels // block)
+
+
+def spread(values: np.ndarray, axis: int, block: int) -> np.ndarray:
+    """Split `axis` into blocks, the last filled up with zeros; lanes become the last axis."""
+    channels = values.shape[axis]
+    fill = [(0, 0)] * values.ndim
+    fill[axis] = (0, blocks_of(channels, block) * block - channels)
+    padded = np.pad(values, fill)
+    shape = (*padded.shape[:axis], -1, block, *padded.shape[axis + 1 :])
+    return np.moveaxis(padded.reshape(shape), axis + 1, -1)
