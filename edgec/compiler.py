@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +39,14 @@ from edgec.emit.forms import (
 from edgec.errors import ArtifactError, ModelError, VerifyError
 from edgec.external import all_tensors
 from edgec.graph import Graph, load
-from edgec.options import Options, check_options, chosen_passes, combinations, facts_of
+from edgec.options import (
+    Options,
+    check_options,
+    chosen_passes,
+    combinations,
+    facts_of,
+    winograd_sizes,
+)
 from edgec.passes import NEWER_OPSET_LEVEL
 from edgec.plan import Plan, plan
 from edgec.proof import LEVELS as PROOFS
@@ -164,27 +172,48 @@ class Compilation:
             sandbox.start()
         from edgec.lower.build import Builders
 
-        variants: list[Variant] = []
-        twins: list[Variant] = []
         with Builders(self.options.jobs or available_cpus()) as builders:
             workshop = Workshop(builders, self.cache, self.options.cc, self.stage, self.on_event)
-            for dims in combinations(self.options.dims):
-                graph = self.load(dims)
-                for variant, twin in self.variants(workshop, graph, name, chosen, dims):
-                    variants.append(variant)
-                    twins += [twin] if twin else []
-        source = Source(digest, graph.source_opset)
-        proved = {variant.id: "none" for variant in (*variants, *twins)}
+            graphs = [(dims, self.load(dims)) for dims in combinations(self.options.dims)]
+            source = Source(digest, graphs[0][1].source_opset)
+            for winograd in winograd_sizes(self.options):
+                built = [
+                    pair
+                    for dims, graph in graphs
+                    for pair in self.variants(workshop, graph, name, chosen, dims, winograd)
+                ]
+                filtered = sum(_by_winograd(variant) for variant, _ in built)
+                try:
+                    proved = self.prove(built, name, source, output)
+                    break
+                except VerifyError as error:
+                    if not filtered:
+                        raise
+                    shutil.rmtree(evidence_of(output), ignore_errors=True)
+                    self.note(f"Winograd tiles of {winograd} are too inaccurate: {error.what}")
+        if filtered:
+            self.note(f"{filtered} convolutions by Winograd tiles of at most {winograd}")
+        variants = [variant for variant, _ in built]
+        write_archive(output, manifest(name, source, variants, proved), members(name, variants))
+        if self.save_temps is not None:
+            self.keep(name, graphs[-1][1], variants)
+
+    def prove(
+        self,
+        built: Sequence[tuple[Variant, Variant | None]],
+        name: str,
+        source: Source,
+        output: Path,
+    ) -> dict[str, str]:
+        """How far each variant was proved, by its id; VerifyError if one is wrong."""
+        every = [each for pair in built for each in pair if each is not None]
+        proved = {variant.id: "none" for variant in every}
         with tempfile.TemporaryDirectory(prefix="edgec-") as folder, self.stage("verify"):
             draft = Path(folder) / "draft.edgec"
-            every = [*variants, *twins]
             write_archive(draft, manifest(name, source, every, proved), members(name, every))
-            for variant in variants:
+            for variant, _ in built:
                 proved[variant.id] = self.proof(draft, variant, output)
-        facts = manifest(name, source, variants, proved)
-        write_archive(output, facts, members(name, variants))
-        if self.save_temps is not None:
-            self.keep(name, graph, variants)
+        return proved
 
     def keep(self, name: str, graph: Graph, variants: Sequence[Variant]) -> None:
         """Every intermediate form, a folder per variant, into `save_temps`."""
@@ -198,8 +227,7 @@ class Compilation:
 
     def proof(self, draft: Path, variant: Variant, output: Path) -> str:
         """How far `variant` of the artifact `draft` was proved; VerifyError if it is wrong."""
-        evidence = output.with_suffix(".mismatch")
-        reached, warnings = prove(draft, variant, self.source, self.cache, evidence)
+        reached, warnings = prove(draft, variant, self.source, self.cache, evidence_of(output))
         for warning in warnings:
             self.on_event({"event": "warning", "text": warning})
         return reached
@@ -273,8 +301,12 @@ class Compilation:
         name: str,
         chosen: Sequence[Target],
         dims: Mapping[str, int],
+        winograd: int,
     ) -> Iterator[tuple[Variant, Variant | None]]:
-        """`graph` for each target, with its twin for this host where only that can be run."""
+        """`graph` for each target, with its twin for this host where only that can be run.
+
+        `winograd` is the size of its tiles, as `lower_graph` takes it.
+        """
         from edgec.lower.lowering import lower_graph, signature
 
         inputs, outputs = signature(graph)
@@ -287,7 +319,8 @@ class Compilation:
         for target in chosen:
             if target.channel_block not in lowerings:
                 with self.stage("lower"):
-                    lowered = lower_graph(graph, name, list(self.options.states), target)
+                    states = list(self.options.states)
+                    lowered = lower_graph(graph, name, states, target, winograd)
                 with self.stage("plan"):
                     lowerings[target.channel_block] = lowered, plan(lowered.program)
             lowered, planned = lowerings[target.channel_block]
@@ -307,6 +340,16 @@ class Compilation:
         spent = time.perf_counter() - started
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
         self.on_event({"event": "stage", "stage": name, "state": "done", "seconds": spent})
+
+
+def _by_winograd(variant: Variant) -> int:
+    """How many of the variant's steps are convolutions by Winograd's filtering."""
+    return sum("winograd" in call.kernel for call in variant.plan.program.calls())
+
+
+def evidence_of(output: Path) -> Path:
+    """The folder for the data of a mismatch of the artifact `output`."""
+    return output.with_suffix(".mismatch")
 
 
 def check_output(path: Path) -> None:

@@ -76,6 +76,15 @@ def chosen_passes(options: Options) -> tuple[AnyPass, ...]:
     return tuple(each for each in passes if each.name not in options.disable)
 
 
+WINOGRAD_LEVEL = 3
+"""From this level on, 3x3 convolutions may be computed by Winograd's filtering."""
+
+
+def winograd_sizes(options: Options) -> tuple[int, ...]:
+    """Sizes of Winograd's tiles to try until one passes verification, 0 for none."""
+    return (4, 2, 0) if options.level >= WINOGRAD_LEVEL else (0,)
+
+
 def facts_of(options: Options) -> list[object]:
     """What of `options` the artifact depends on, besides targets and name."""
     return [

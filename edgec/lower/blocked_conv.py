@@ -8,6 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 
+from edgec.lower import winograd
 from edgec.lower.context import Context, Shape, literal
 from edgec.lower.image import Blocked, spread
 from edgec.lower.window import Window, window
@@ -50,6 +51,10 @@ def _dense(ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window) ->
     block, channels = ctx.block, shape[1]
     whole = isinstance(x, Blocked) and channels % block == 0
     taps = spread(weight, 0, block)
+    size = _winograd_size(ctx, weight, w) if whole else 0
+    if size:
+        lanes = taps.reshape(taps.shape[0], -1, block, 3, 3, block).transpose(0, 1, 2, 5, 3, 4)
+        return winograd.conv(ctx, x.expr, lanes, w.before, w.sizes, size)
     if whole:
         taps = np.moveaxis(taps.reshape(taps.shape[0], -1, block, *taps.shape[2:]), 2, -2)
     else:
@@ -86,6 +91,13 @@ def _dense(ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window) ->
 
     data = x.expr if isinstance(x, Blocked) else x
     return ctx.te("conv2d", compute, data, ctx.const(taps))
+
+
+def _winograd_size(ctx: Context, weight: np.ndarray, w: Window) -> int:
+    """The size of the tiles by which the convolution is fastest, 0 for the plain sum."""
+    if w.kernel != (3, 3) or not w.strides == w.dilations == (1, 1):
+        return 0
+    return winograd.best_size(ctx.winograd, weight.shape[0], weight.shape[1], w.sizes)
 
 
 def _depthwise(ctx: Context, x: Blocked, weight: np.ndarray, w: Window) -> relax.Expr:

@@ -73,9 +73,10 @@ class Context:
     """The state of one conversion. Entries use it to read their node and to emit expressions.
 
     `block` is the number of channels in a block of an image (see `edgec.lower.blocked`), 0 for
-    none. `open_ended` names the tensors whose extent a run may decide; `extents` has the axis and
-    the count, int64 [1], of those where it does (see `edgec.lower.extent`). `sequences` has the
-    elements of each sequence of tensors.
+    none; `winograd` the largest tiles by which 3x3 convolutions are computed
+    (`edgec.lower.winograd`), 0 for none. `open_ended` names the tensors whose extent a run may
+    decide; `extents` has the axis and the count, int64 [1], of those where it does (see
+    `edgec.lower.extent`). `sequences` has the elements of each sequence of tensors.
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class Context:
         builder: relax.BlockBuilder,
         block: int = 0,
         open_ended: frozenset[str] = frozenset(),
+        winograd: int = 0,
     ) -> None:
         self.builder = builder
         self.block = block
+        self.winograd = winograd
         self.extents: dict[str, tuple[int, relax.Expr]] = {}
         self._open_ended = open_ended
         self.sequences: dict[str, list[relax.Expr]] = {}
@@ -191,12 +194,20 @@ class Context:
         self.origin[var.name] = self._node
         return var
 
-    def te(self, name: str, function: Callable[..., Any], *args: relax.Expr) -> Any:
-        """Emit `function` over TE tensors as one kernel named `name`.
+    def te(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: relax.Expr,
+        attributes: dict[str, Any] | None = None,
+    ) -> Any:
+        """Emit `function` over TE tensors as one kernel named `name`, with these attributes.
 
         Returns a variable, or a list of them where the function returns a list.
         """
-        call = self.builder.call_te(function, *args, primfunc_name_hint=name)
+        call = self.builder.call_te(
+            function, *args, primfunc_name_hint=name, primfunc_attrs=attributes
+        )
         var = self.emit(call)
         if isinstance(var.ty, relax.TensorType):
             return var

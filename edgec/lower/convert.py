@@ -120,17 +120,18 @@ MAX_EXPANSION = 32
 """How deep function bodies may nest."""
 
 
-def to_relax(graph: Graph, block: int = 0) -> tvm.IRModule:
+def to_relax(graph: Graph, block: int = 0, winograd: int = 0) -> tvm.IRModule:
     """The graph as one Relax function `main(inputs...) -> Tuple(outputs)`, shapes static.
 
-    With `block`, images between convolutions have their channels in blocks of that many.
+    With `block`, images between convolutions have their channels in blocks of that many; with
+    `winograd`, 3x3 convolutions of them are computed by tiles of that size.
 
     Parameters are named and ordered as the graph's inputs, weights are constants, and the module
     attribute `ORIGIN` maps each binding to its node. Outputs with an extent that a run decides have
     the largest shape there can be; the counts, int64 [1] each, follow the outputs, and `EXTENTS`
     says what they are. Raises LoweringError naming every node that cannot be lowered.
     """
-    module, refused = _convert(graph, block)
+    module, refused = _convert(graph, block, winograd)
     if refused:
         nodes = "".join(f"\n  {each.op} '{each.node}': {each.why}" for each in refused)
         raise LoweringError(
@@ -142,13 +143,13 @@ def to_relax(graph: Graph, block: int = 0) -> tvm.IRModule:
 
 def unsupported(graph: Graph) -> list[Unsupported]:
     """Every node that `to_relax` would refuse, in the graph's order; no kernel is built."""
-    return _convert(graph, 0)[1]
+    return _convert(graph, 0, 0)[1]
 
 
-def _convert(graph: Graph, block: int) -> tuple[tvm.IRModule, list[Unsupported]]:
+def _convert(graph: Graph, block: int, winograd: int) -> tuple[tvm.IRModule, list[Unsupported]]:
     source = graph.gs
     builder = relax.BlockBuilder()
-    ctx = Context(builder, block, open_ended(source))
+    ctx = Context(builder, block, open_ended(source), winograd)
     walk = Walk(ctx, int(source.opset))
     try:
         params = [_placeholder(t, stored=True) for t in source.inputs]

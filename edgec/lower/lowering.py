@@ -49,13 +49,18 @@ def signature(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
     return inputs, list(map(_tensor, graph.gs.outputs, shapes))
 
 
-def lower_graph(graph: Graph, name: str, states: list[tuple[str, str]], target: Target) -> Lowered:
+def lower_graph(
+    graph: Graph, name: str, states: list[tuple[str, str]], target: Target, winograd: int = 0
+) -> Lowered:
     """Lower `graph` for `target` to a program called `name`; `states` are (output, input) names.
+
+    `winograd` is the size of the tiles by which 3x3 convolutions are computed
+    (`edgec.lower.winograd`), 0 for the plain sum.
 
     Raises:
         LoweringError: every node that cannot be lowered, all at once.
     """
-    operators = to_relax(graph, target.channel_block)
+    operators = to_relax(graph, target.channel_block, winograd)
     inputs, outputs = signature(graph)
     separate, grouped, fused = fusion(operators)
     nodes = trace(separate, grouped, dict(operators.attrs[ORIGIN]))

@@ -18,11 +18,13 @@ from edgec.targets.cpu.elementwise import schedule_elementwise
 from edgec.targets.cpu.matmul import schedule_matmul
 from edgec.targets.cpu.reduction import schedule_reduction
 from edgec.targets.cpu.rows import schedule_rows
+from edgec.targets.cpu.winograd import schedule_winograd
 
 Rule = Callable[[s_tir.Schedule, Target], bool]
 
 RULES: tuple[Rule, ...] = (
     schedule_conv2d,
+    schedule_winograd,
     schedule_matmul,
     schedule_rows,
     schedule_reduction,

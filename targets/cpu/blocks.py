@@ -49,9 +49,12 @@ def inline_cheap_producers(schedule: s_tir.Schedule) -> None:
 
     A block is inlined when it and all its consumers are spatial and no consumer has more iterations
     than it. Inlining into a reduction is left alone: there it would repeat the work per term.
+    So are blocks that the annotation `edgec.kept` marks as stages of their own.
     """
     for block in compute_blocks(schedule):
         if is_output(schedule, block) or not is_spatial(schedule, block):
+            continue
+        if "edgec.kept" in schedule.get(block).annotations:
             continue
         size = math.prod(extents(schedule, block))
         consumers = schedule.get_consumers(block)

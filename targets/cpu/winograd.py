@@ -1,0 +1,130 @@
+"""Winograd convolutions (`edgec.lower.winograd`): transforms around a batch of matrix products.
+
+Where all weights stay in the cache, a row of tiles is taken from input to output at once:
+
+    parallel for row of tiles:
+        tiles = B^T d B
+        for each of the (m + 2)^2 places, tile of channels x columns:
+            products = sum over input channels
+        out = tail(A^T products A)
+
+Else each stage runs over the whole image, its places shared among threads, so that every weight is
+read once.
+"""
+
+from __future__ import annotations
+
+from tvm import s_tir
+from tvm.s_tir.schedule import SBlockRV
+
+from edgec.targets import Target
+from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
+from edgec.targets.cpu.conv2d import tile
+
+_CACHED_BYTES = 1 << 20
+"""Weights up to this stay in a core's cache from one row of tiles to the next."""
+
+_STAGES = [
+    "pad",
+    "winograd_rows",
+    "winograd_tiles",
+    "winograd_products",
+    "winograd_columns",
+    "winograd_output",
+]
+
+
+def schedule_winograd(schedule: s_tir.Schedule, target: Target) -> bool:
+    """Take kernels of exactly these stages, with at most one block after them."""
+    blocks = compute_blocks(schedule)
+    names = [schedule.get(block).name_hint for block in blocks]
+    if names[:6] != _STAGES or len(blocks) > 7 or not is_output(schedule, blocks[-1]):
+        return False
+    if extents(schedule, blocks[-1]) != extents(schedule, blocks[5]):
+        return False
+    if len(blocks) == 7:
+        schedule.compute_inline(blocks[5])
+    _schedule(schedule, blocks, target)
+    return True
+
+
+def _schedule(schedule: s_tir.Schedule, blocks: list[SBlockRV], target: Target) -> None:
+    pad, rows, tiles, products, columns, *_, output = blocks
+    size = extents(schedule, columns)[2]
+    _, _, places, _, channels, _, lanes, inner, _ = extents(schedule, products)
+    weights = 4 * places**2 * channels * inner * lanes**2
+    batch, channel, row, column, lane = schedule.get_loops(output)
+    down, row_in = schedule.split(row, factors=[None, size])
+    column, column_in = schedule.split(column, factors=[None, size])
+    together = weights <= _CACHED_BYTES
+    order = [batch, down, channel] if together else [batch, channel, down]
+    schedule.reorder(*order, column, row_in, column_in, lane)
+    shared = schedule.fuse(*order[:2])
+    schedule.parallel(shared)
+    for loop in (row_in, column_in):
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
+    schedule.compute_at(columns, column, preserve_unit_loops=True)
+    _unroll_tile(schedule, columns, 2, 3)
+    if together:
+        for block in (products, tiles, rows, pad):
+            schedule.compute_at(block, shared, preserve_unit_loops=True)
+    _schedule_products(schedule, products, target, share=not together)
+    _schedule_transform(schedule, tiles, 3, share=not together)
+    _schedule_transform(schedule, rows, 2, share=not together)
+    loops = schedule.get_loops(pad)[-5:]
+    schedule.vectorize(loops[-1])
+    if not together:
+        schedule.parallel(schedule.fuse(*loops[:2]))
+
+
+def _unroll_tile(schedule: s_tir.Schedule, block: SBlockRV, *axes: int) -> None:
+    """Unroll these axes, innermost but for the lanes, which are vectorised."""
+    loops = schedule.get_loops(block)[-7:]
+    inner = [loops[axis] for axis in axes]
+    outer = [loop for loop in loops[:-1] if loop not in inner]
+    schedule.reorder(*outer, *inner, loops[-1])
+    for loop in inner:
+        schedule.unroll(loop)
+    schedule.vectorize(loops[-1])
+
+
+def _schedule_transform(
+    schedule: s_tir.Schedule, block: SBlockRV, axis: int, *, share: bool
+) -> None:
+    """A transform along `axis`: its places innermost, unrolled."""
+    loops = schedule.get_loops(block)[-len(extents(schedule, block)) :]
+    rest = [loop for index, loop in enumerate(loops[:-1]) if index != axis]
+    schedule.reorder(*rest, loops[axis], loops[-1])
+    schedule.unroll(loops[axis])
+    schedule.vectorize(loops[-1])
+    if share:
+        schedule.parallel(schedule.fuse(*rest[:3]))
+
+
+def _schedule_products(
+    schedule: s_tir.Schedule, block: SBlockRV, target: Target, *, share: bool
+) -> None:
+    _, down, _, _, channels, across, lanes, *_ = extents(schedule, block)
+    blocks, columns = tile(channels, across, target, lanes, wide=True)
+    rows = 1
+    if share:
+        most = (target.vector_registers - 4) // max(1, lanes * 32 // target.vector_bits)
+        rows = largest_divisor(down, max(1, most // (blocks * columns)))
+    batch, row, a, b, channel, column, lane, block_sum, lane_sum = schedule.get_loops(block)[-9:]
+    channel, channel_in = schedule.split(channel, factors=[None, blocks])
+    column, column_in = schedule.split(column, factors=[None, columns])
+    row, row_in = schedule.split(row, factors=[None, rows])
+    schedule.reorder(
+        batch, a, b, channel, row, column, block_sum, lane_sum, row_in, column_in, channel_in, lane
+    )
+    if share:
+        schedule.parallel(schedule.fuse(batch, a, b, channel))
+    for loop in (row_in, column_in, channel_in):
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
+    init = schedule.decompose_reduction(block, block_sum)
+    *flat, lane = schedule.get_loops(init)[-4:]
+    for loop in flat:
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
