@@ -19,7 +19,7 @@ from tvm.s_tir.schedule import SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
-from edgec.targets.cpu.conv2d import tile
+from edgec.targets.cpu.tiles import most_sums, tile
 
 _CACHED_BYTES = 1 << 20
 """Weights up to this stay in a core's cache from one row of tiles to the next."""
@@ -106,11 +106,9 @@ def _schedule_products(
     schedule: s_tir.Schedule, block: SBlockRV, target: Target, *, share: bool
 ) -> None:
     _, down, _, _, channels, across, lanes, *_ = extents(schedule, block)
-    blocks, columns = tile(channels, across, target, lanes, wide=True)
-    rows = 1
-    if share:
-        most = (target.vector_registers - 4) // max(1, lanes * 32 // target.vector_bits)
-        rows = largest_divisor(down, max(1, most // (blocks * columns)))
+    most = most_sums(target, lanes)
+    blocks, columns = tile(channels, across, target, lanes, most)
+    rows = largest_divisor(down, max(1, most // (blocks * columns))) if share else 1
     batch, row, a, b, channel, column, lane, block_sum, lane_sum = schedule.get_loops(block)[-9:]
     channel, channel_in = schedule.split(channel, factors=[None, blocks])
     column, column_in = schedule.split(column, factors=[None, columns])

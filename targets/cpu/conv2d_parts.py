@@ -1,0 +1,105 @@
+"""Convolutions with more weights than the first-level cache holds, on images of few rows.
+
+The sum is taken by parts of the input channels, each over the whole image, so that the weights of a
+part are read from the first-level cache for every row but the first; meanwhile those of the next
+part are prefetched.
+
+    parallel for channel tile:
+        sums = 0
+        for part of the input channels:
+            for row, column tile:  sums[row, column] += sum over the part, in registers
+        out = tail(sums)
+"""
+
+from __future__ import annotations
+
+import math
+
+from tvm import s_tir
+from tvm.s_tir.schedule import LoopRV, SBlockRV
+
+from edgec.lower.prefetch import mark
+from edgec.targets import Target
+from edgec.targets.cpu.blocks import extents, largest_divisor
+from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
+from edgec.targets.cpu.tiles import most_sums, sum_in_registers, tile
+
+_L1_BYTES = 32 << 10
+"""Weights of a tile above this are gone from the first-level cache when the next tile begins."""
+
+_PART_BYTES = 20 << 10
+"""Weights of a part, beside which its inputs and sums find room."""
+
+_SUMS_BYTES = 1 << 16
+
+_STACK_LIMIT = 1024
+"""TVM keeps a block-local buffer on the stack, hence in registers beside prefetches, only below
+this many bytes (`kMaxStackAlloca`)."""
+
+_BLOCKS = 2
+"""Blocks of output channels in a tile."""
+
+
+def sums_by_parts(schedule: s_tir.Schedule, conv: SBlockRV) -> bool:
+    """Whether a dense convolution [n, o, i, j, v; ib, kh, kw, il] has such weights."""
+    _, channels, rows, width, lanes, inner, *_ = sizes = extents(schedule, conv)
+    weights = 4 * math.prod(sizes[5:]) * lanes * _BLOCKS
+    sums = 4 * rows * width * lanes * _BLOCKS
+    return min(channels, inner, rows) > 1 and weights > _L1_BYTES and sums <= _SUMS_BYTES
+
+
+def schedule_by_parts(
+    schedule: s_tir.Schedule, conv: SBlockRV, output: SBlockRV, target: Target
+) -> None:
+    """Arrange the loops; channel tiles are shared among threads."""
+    weights = schedule.get(conv).reads[1].source
+    _, channels, _, width, lanes, inner, *window = extents(schedule, conv)
+    most = min(most_sums(target, lanes), (_STACK_LIMIT - 1) // (4 * lanes))
+    blocks, columns = tile(channels, width, target, lanes, most)
+    depth = largest_divisor(inner, max(1, _PART_BYTES // (4 * math.prod(window) * lanes * blocks)))
+    work = math.prod(extents(schedule, conv))
+
+    batch, channel, row, column, lane = schedule.get_loops(output)
+    channel, channel_in = schedule.split(channel, factors=[None, blocks])
+    column, column_in = schedule.split(column, factors=[None, columns])
+    schedule.reorder(batch, channel, row, column, column_in, channel_in, lane)
+    shared = schedule.fuse(batch, channel)
+    if work >= PARALLEL_ITERATIONS:
+        schedule.parallel(shared)
+    _tile_loops(schedule, column_in, channel_in, lane)
+
+    outer, _ = schedule.split(schedule.get_loops(conv)[5], factors=[None, depth])
+    part = schedule.rfactor(outer, factor_axis=0)
+    schedule.compute_at(conv, shared, preserve_unit_loops=True)
+    turn, column, of_part = _add_parts(schedule, conv, columns)
+    schedule.compute_at(part, column, preserve_unit_loops=True)
+    summed = sum_in_registers(schedule, part)
+    mark(
+        schedule,
+        part=of_part,
+        turn=turn,
+        step=summed[-2],
+        operand=schedule.get_loops(part)[-2],
+        reads=[region.source for region in schedule.get(part).reads].index(weights),
+        terms=depth * math.prod(window),
+    )
+
+
+def _add_parts(
+    schedule: s_tir.Schedule, conv: SBlockRV, columns: int
+) -> tuple[LoopRV, LoopRV, LoopRV]:
+    """Loops over parts, then rows and tiles, around the addition of a part to the sums; returns
+    those over rows, tiles and parts."""
+    part, batch, block, row, column, lane = schedule.get_loops(conv)[-6:]
+    column, pixel = schedule.split(column, factors=[None, columns])
+    schedule.reorder(part, batch, row, column, pixel, block, lane)
+    _tile_loops(schedule, pixel, block, lane)
+    init = schedule.decompose_reduction(conv, part)
+    schedule.vectorize(schedule.get_loops(init)[-1])
+    return row, column, part
+
+
+def _tile_loops(schedule: s_tir.Schedule, column: LoopRV, block: LoopRV, lane: LoopRV) -> None:
+    schedule.unroll(column)
+    schedule.unroll(block)
+    schedule.vectorize(lane)

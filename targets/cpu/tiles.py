@@ -1,0 +1,76 @@
+"""Tiles of sums: how many a kernel keeps in registers, of which shape, and how they are summed."""
+
+from __future__ import annotations
+
+from tvm import s_tir
+from tvm.s_tir.schedule import LoopRV, SBlockRV
+
+from edgec.targets import Target
+from edgec.targets.cpu.blocks import SPATIAL, iter_types
+
+_SPARE_REGISTERS = 4
+"""Registers left for the operands while the sums are accumulated."""
+
+_CHAINS = 12
+"""Multiply-adds under way at once that keep both units busy through their latency."""
+
+
+def registers_of(target: Target, lanes: int) -> int:
+    """Registers that a vector of `lanes` 32-bit numbers takes."""
+    return max(1, lanes * 32 // target.vector_bits)
+
+
+def most_sums(target: Target, lanes: int) -> int:
+    """Vectors of `lanes` sums that the registers hold beside the operands."""
+    return max(1, (target.vector_registers - _SPARE_REGISTERS) // registers_of(target, lanes))
+
+
+def few_sums(target: Target, lanes: int) -> int:
+    """Half of them, or as many as hide the latency of multiply-add."""
+    return max(most_sums(target, lanes) // 2, _CHAINS // registers_of(target, lanes))
+
+
+def tile(channels: int, width: int, target: Target, lanes: int, most: int) -> tuple[int, int]:
+    """Blocks of output channels and columns per tile: divisors of `channels` and `width`, their
+    product at most `most`.
+
+    Each step of a sum loads every block's weights and every column's input for blocks x columns
+    multiply-adds; two of each go through in a cycle, and `_CHAINS` must be under way to hide their
+    latency. Among equals the larger tile is taken.
+    """
+    registers = registers_of(target, lanes)
+    best, best_score = (1, 1), (0.0, 0)
+    for columns in range(1, min(width, most) + 1):
+        for blocks in (1, 2, 3, 4):
+            sums = blocks * columns
+            if width % columns or channels % blocks or sums > most:
+                continue
+            work = registers * sums
+            score = (
+                work / max(work, registers * blocks + columns, _CHAINS),
+                sums - blocks - columns,
+            )
+            if score > best_score:
+                best, best_score = (blocks, columns), score
+    return best
+
+
+def sum_in_registers(schedule: s_tir.Schedule, block: SBlockRV) -> list[LoopRV]:
+    """Arrange the sums of one tile of a blocked image: terms outside, an unrolled tile of vectors
+    inside, each column's input used by every block before the next. Returns the loops over terms.
+    """
+    kinds = iter_types(schedule, block)
+    loops = schedule.get_loops(block)[-len(kinds) :]
+    spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == SPATIAL]
+    summed = [loop for loop, kind in zip(loops, kinds, strict=True) if kind != SPATIAL]
+    *outer, batch, channel, row, column, lane = spatial
+    schedule.reorder(*outer, *summed, batch, row, column, channel, lane)
+    for loop in (batch, row, column, channel):
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
+    init = schedule.decompose_reduction(block, summed[0])
+    *flat, lane = schedule.get_loops(init)[-5:]
+    for loop in flat:
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
+    return summed
