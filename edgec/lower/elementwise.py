@@ -61,14 +61,39 @@ def maximum(a: Any, b: Any) -> Any:
     """The larger one, or NaN where either is NaN."""
     if not is_float(dtype_of(a)):
         return tirx.max(a, b)
-    return select(tirx.any(a > b, tirx.isnan(a)), a, b)
+    if _is_number(b):
+        return select(a < b, b, a)
+    return select(tirx.any(a > b, is_nan(a)), a, b)
 
 
 def minimum(a: Any, b: Any) -> Any:
     """The smaller one, or NaN where either is NaN."""
     if not is_float(dtype_of(a)):
         return tirx.min(a, b)
-    return select(tirx.any(a < b, tirx.isnan(a)), a, b)
+    if _is_number(b):
+        return select(a > b, b, a)
+    return select(tirx.any(a < b, is_nan(a)), a, b)
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, tirx.FloatImm) and not np.isnan(float(x.value))
+
+
+_INFINITY = {
+    "float16": ("int16", 0x7C00),
+    "bfloat16": ("int16", 0x7F80),
+    "float32": ("int32", 0x7F800000),
+    "float64": ("int64", 0x7FF << 52),
+}
+"""The integers of each type's width, and infinity's bits: NaN's, the sign apart, are greater."""
+
+
+def is_nan(x: Any) -> Any:
+    """Whether `x` is NaN, told by its bits: TVM would compute `tirx.isnan` lane by lane, and takes
+    `x != x` for false."""
+    kind, infinity = _INFINITY[dtype_of(x)]
+    unsigned = tirx.reinterpret(kind, x) & literal(np.iinfo(kind).max, kind)
+    return unsigned > literal(infinity, kind)
 
 
 def _divisor(a: Any, b: Any) -> Any:

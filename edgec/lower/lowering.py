@@ -13,6 +13,7 @@ from tvm import relax
 
 from edgec.graph import Graph
 from edgec.inspect import macs
+from edgec.lower.chain import chain_convolutions
 from edgec.lower.convert import EXTENTS, ORIGIN, to_relax
 from edgec.lower.extract import Lowered, extract
 from edgec.lower.origins import trace
@@ -65,7 +66,8 @@ def lower_graph(
     separate, grouped, fused = fusion(operators)
     nodes = trace(separate, grouped, dict(operators.attrs[ORIGIN]))
     extents = [(int(output), int(axis)) for output, axis in operators.attrs[EXTENTS]]
-    lowered = extract(fused, name, inputs, outputs, states, extents, nodes)
+    chained = chain_convolutions(fused, nodes)
+    lowered = extract(chained, name, inputs, outputs, states, extents, nodes)
     lowered.program.steps = _with_macs(lowered.program, graph)
     return lowered
 

@@ -13,6 +13,7 @@ from tvm import s_tir, tirx
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import inline_cheap_producers
+from edgec.targets.cpu.chain import schedule_chain
 from edgec.targets.cpu.conv2d import schedule_conv2d
 from edgec.targets.cpu.elementwise import schedule_elementwise
 from edgec.targets.cpu.matmul import schedule_matmul
@@ -24,6 +25,7 @@ Rule = Callable[[s_tir.Schedule, Target], bool]
 
 RULES: tuple[Rule, ...] = (
     schedule_conv2d,
+    schedule_chain,
     schedule_winograd,
     schedule_matmul,
     schedule_rows,

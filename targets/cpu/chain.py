@@ -1,0 +1,84 @@
+"""A convolution and the depthwise convolution it feeds, in one kernel (`edgec.lower.chain`).
+
+parallel for channel tile, band of rows:
+    image = tail(the convolution's rows that the band reads), tile by tile
+    for channel, row, column tile:
+        out = tail(depthwise sums over image)
+"""
+
+from __future__ import annotations
+
+from tvm import s_tir
+from tvm.s_tir.schedule import SBlockRV
+
+from edgec.targets import Target
+from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
+from edgec.targets.cpu.tiles import few_sums, most_sums, sum_in_registers, tile
+
+_BAND_BYTES = 256 << 10
+"""Of the image between, that a thread computes at a time."""
+
+_BAND_ROWS = 8
+"""Below so many rows a band computes too much of its neighbours' rows again."""
+
+
+def schedule_chain(schedule: s_tir.Schedule, target: Target) -> bool:
+    """Take kernels of both convolutions, one tail each."""
+    blocks = compute_blocks(schedule)
+    names = [schedule.get(block).name_hint for block in blocks]
+    if "conv2d_blocked" not in names or "depthwise_blocked" not in names:
+        return False
+    first, second = names.index("conv2d_blocked"), names.index("depthwise_blocked")
+    between = [names[i] for i in range(first + 2, second)]
+    if first > 1 or between not in ([], ["pad"]) or len(blocks) != second + 2:
+        return False
+    if (first == 1 and names[0] != "pad") or not is_output(schedule, blocks[-1]):
+        return False
+    _schedule(schedule, blocks, first, second, target)
+    return True
+
+
+def _schedule(
+    schedule: s_tir.Schedule, blocks: list[SBlockRV], first: int, second: int, target: Target
+) -> None:
+    conv, image, depthwise, output = (
+        blocks[first],
+        blocks[first + 1],
+        blocks[second],
+        blocks[second + 1],
+    )
+    for border in (*blocks[:first], *blocks[first + 2 : second]):
+        schedule.compute_inline(border)
+    _, channels, rows, width, lanes = extents(schedule, output)
+    _, _, image_rows, image_width, _ = extents(schedule, image)
+    few = few_sums(target, lanes)
+    blocks_in, columns_in = tile(channels, image_width, target, lanes, few)
+    columns = largest_divisor(width, max(1, most_sums(target, lanes) // 2))
+    row_bytes = 4 * blocks_in * image_width * lanes * image_rows // rows
+    band = largest_divisor(rows, max(_BAND_ROWS, _BAND_BYTES // row_bytes))
+
+    batch, channel, row, column, lane = schedule.get_loops(output)
+    channel, channel_in = schedule.split(channel, factors=[None, blocks_in])
+    row, row_in = schedule.split(row, factors=[None, band])
+    column, column_in = schedule.split(column, factors=[None, columns])
+    schedule.reorder(batch, channel, row, channel_in, row_in, column, column_in, lane)
+    shared = schedule.fuse(batch, channel, row)
+    schedule.parallel(shared)
+    schedule.unroll(column_in)
+    schedule.vectorize(lane)
+
+    schedule.compute_at(depthwise, column, preserve_unit_loops=True)
+    schedule.compute_at(image, shared, preserve_unit_loops=True)
+    batch, channel, row, column, lane = schedule.get_loops(image)[-5:]
+    column, column_in = schedule.split(column, factors=[None, columns_in])
+    schedule.reorder(batch, row, column, column_in, channel, lane)
+    schedule.unroll(column_in)
+    schedule.unroll(channel)
+    schedule.vectorize(lane)
+    schedule.compute_at(conv, column, preserve_unit_loops=True)
+
+    for loop in sum_in_registers(schedule, depthwise):
+        schedule.unroll(loop)
+    summed = sum_in_registers(schedule, conv)
+    if len(summed) == 3:
+        schedule.unroll(summed[-1])
