@@ -24,15 +24,10 @@ from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
-from edgec.targets.cpu.blocks import (
-    compute_blocks,
-    extents,
-    is_spatial,
-    largest_divisor,
-)
+from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial
 from edgec.targets.cpu.conv2d_parts import schedule_by_parts, sums_by_parts
 from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS, vectorise_and_share
-from edgec.targets.cpu.tiles import few_sums, most_sums, sum_in_registers, tile
+from edgec.targets.cpu.tiles import depthwise_columns, few_sums, most_sums, sum_in_registers, tile
 
 _SHORT = 64
 """Terms of a sum up to which few sums at a time are better."""
@@ -72,7 +67,7 @@ def _schedule_depthwise(
     target: Target,
 ) -> None:
     *_, width, lanes = extents(schedule, output)
-    columns = largest_divisor(width, max(1, most_sums(target, lanes) // 2))
+    columns = depthwise_columns(width, target, lanes)
     _tiles(schedule, conv, output, 1, columns, rows_first=False)
     for border in before:
         schedule.compute_inline(border)

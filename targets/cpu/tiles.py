@@ -8,11 +8,17 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import SPATIAL, iter_types
 
-_SPARE_REGISTERS = 4
-"""Registers left for the operands while the sums are accumulated."""
+_SPARE_REGISTERS = 2
+"""The fewest registers that are left for operands while sums are accumulated."""
 
 _CHAINS = 12
 """Multiply-adds under way at once that keep both units busy through their latency."""
+
+_SPILLING = 0.75
+"""What is left of the speed where not every block's weights stay in a register of their own."""
+
+_UNEVEN = 0.9
+"""What is left of the speed where a row's last tile has to be cut off."""
 
 
 def registers_of(target: Target, lanes: int) -> int:
@@ -30,26 +36,34 @@ def few_sums(target: Target, lanes: int) -> int:
     return max(most_sums(target, lanes) // 2, _CHAINS // registers_of(target, lanes))
 
 
+def depthwise_columns(width: int, target: Target, lanes: int) -> int:
+    """Columns of a depthwise convolution's tile: half of the registers hold its inputs."""
+    most = max(1, target.vector_registers // 2 // registers_of(target, lanes))
+    return tile(1, width, target, lanes, most)[1]
+
+
 def tile(channels: int, width: int, target: Target, lanes: int, most: int) -> tuple[int, int]:
-    """Blocks of output channels and columns per tile: divisors of `channels` and `width`, their
+    """Blocks of output channels, a divisor of `channels`, and columns of `width` per tile, their
     product at most `most`.
 
     Each step of a sum loads every block's weights and every column's input for blocks x columns
     multiply-adds; two of each go through in a cycle, and `_CHAINS` must be under way to hide their
-    latency. Among equals the larger tile is taken.
+    latency. The last tile of a row may be in vain in part. Among equals the larger tile is taken.
     """
     registers = registers_of(target, lanes)
     best, best_score = (1, 1), (0.0, 0)
     for columns in range(1, min(width, most) + 1):
         for blocks in (1, 2, 3, 4):
             sums = blocks * columns
-            if width % columns or channels % blocks or sums > most:
+            if channels % blocks or sums > most:
                 continue
             work = registers * sums
-            score = (
-                work / max(work, registers * blocks + columns, _CHAINS),
-                sums - blocks - columns,
-            )
+            efficiency = work / max(work, registers * blocks + columns, _CHAINS)
+            if registers * (sums + blocks) >= target.vector_registers:
+                efficiency *= _SPILLING
+            if width % columns:
+                efficiency *= _UNEVEN * width / (-(-width // columns) * columns)
+            score = (efficiency, sums - blocks - columns)
             if score > best_score:
                 best, best_score = (blocks, columns), score
     return best
