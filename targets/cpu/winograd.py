@@ -8,21 +8,27 @@ Where all weights stay in the cache, a row of tiles is taken from input to outpu
             products = sum over input channels
         out = tail(A^T products A)
 
-Else each stage runs over the whole image, its places shared among threads, so that every weight is
-read once.
+Else each stage runs over the whole image: the input's transform shared by rows and channels, the
+products by places and channels, so that every weight is read once.
 """
 
 from __future__ import annotations
 
+import math
+
 from tvm import s_tir
-from tvm.s_tir.schedule import SBlockRV
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
+from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
 from edgec.targets.cpu.tiles import most_sums, tile
 
 _CACHED_BYTES = 1 << 20
 """Weights up to this stay in a core's cache from one row of tiles to the next."""
+
+_STRIPS = 4
+"""Fewer rows of tiles than this cannot be shared evenly among threads."""
 
 _STAGES = [
     "pad",
@@ -51,16 +57,18 @@ def schedule_winograd(schedule: s_tir.Schedule, target: Target) -> bool:
 def _schedule(schedule: s_tir.Schedule, blocks: list[SBlockRV], target: Target) -> None:
     pad, rows, tiles, products, columns, *_, output = blocks
     size = extents(schedule, columns)[2]
-    _, _, places, _, channels, _, lanes, inner, _ = extents(schedule, products)
+    batches, downs, places, _, channels, _, lanes, inner, _ = extents(schedule, products)
     weights = 4 * places**2 * channels * inner * lanes**2
+    together = weights <= _CACHED_BYTES and batches * downs >= _STRIPS
+    parallel = math.prod(extents(schedule, products)) >= PARALLEL_ITERATIONS
     batch, channel, row, column, lane = schedule.get_loops(output)
     down, row_in = schedule.split(row, factors=[None, size])
     column, column_in = schedule.split(column, factors=[None, size])
-    together = weights <= _CACHED_BYTES
     order = [batch, down, channel] if together else [batch, channel, down]
     schedule.reorder(*order, column, row_in, column_in, lane)
     shared = schedule.fuse(*order[:2])
-    schedule.parallel(shared)
+    if parallel:
+        schedule.parallel(shared)
     for loop in (row_in, column_in):
         schedule.unroll(loop)
     schedule.vectorize(lane)
@@ -69,13 +77,17 @@ def _schedule(schedule: s_tir.Schedule, blocks: list[SBlockRV], target: Target) 
     if together:
         for block in (products, tiles, rows, pad):
             schedule.compute_at(block, shared, preserve_unit_loops=True)
-    _schedule_products(schedule, products, target, share=not together)
-    _schedule_transform(schedule, tiles, 3, share=not together)
-    _schedule_transform(schedule, rows, 2, share=not together)
-    loops = schedule.get_loops(pad)[-5:]
-    schedule.vectorize(loops[-1])
-    if not together:
-        schedule.parallel(schedule.fuse(*loops[:2]))
+        _sum_products(schedule, products, target, most_rows=1, parallel=False)
+        _transform(schedule, tiles, 3)
+    else:
+        _sum_products(schedule, products, target, most_rows=downs, parallel=parallel)
+        shared = _transform(schedule, tiles, 3)
+        if parallel:
+            schedule.parallel(shared)
+        for block in (rows, pad):
+            schedule.compute_at(block, shared, preserve_unit_loops=True)
+    _transform(schedule, rows, 2)
+    schedule.vectorize(schedule.get_loops(pad)[-1])
 
 
 def _unroll_tile(schedule: s_tir.Schedule, block: SBlockRV, *axes: int) -> None:
@@ -89,26 +101,27 @@ def _unroll_tile(schedule: s_tir.Schedule, block: SBlockRV, *axes: int) -> None:
     schedule.vectorize(loops[-1])
 
 
-def _schedule_transform(
-    schedule: s_tir.Schedule, block: SBlockRV, axis: int, *, share: bool
-) -> None:
-    """A transform along `axis`: its places innermost, unrolled."""
+def _transform(schedule: s_tir.Schedule, block: SBlockRV, axis: int) -> LoopRV:
+    """A transform along `axis`: its places innermost, unrolled; returns the loop over rows of tiles
+    and blocks of channels."""
     loops = schedule.get_loops(block)[-len(extents(schedule, block)) :]
-    rest = [loop for index, loop in enumerate(loops[:-1]) if index != axis]
-    schedule.reorder(*rest, loops[axis], loops[-1])
+    batch, down, *others = loops[:-1]
+    channels = others.pop(-2)
+    rest = [loop for loop in others if loop is not loops[axis]]
+    schedule.reorder(batch, down, channels, *rest, loops[axis], loops[-1])
     schedule.unroll(loops[axis])
     schedule.vectorize(loops[-1])
-    if share:
-        schedule.parallel(schedule.fuse(*rest[:3]))
+    return schedule.fuse(batch, down, channels)
 
 
-def _schedule_products(
-    schedule: s_tir.Schedule, block: SBlockRV, target: Target, *, share: bool
+def _sum_products(
+    schedule: s_tir.Schedule, block: SBlockRV, target: Target, *, most_rows: int, parallel: bool
 ) -> None:
+    """The products of each place, a tile of them in registers, of at most `most_rows` rows."""
     _, down, _, _, channels, across, lanes, *_ = extents(schedule, block)
     most = most_sums(target, lanes)
     blocks, columns = tile(channels, across, target, lanes, most)
-    rows = largest_divisor(down, max(1, most // (blocks * columns))) if share else 1
+    rows = largest_divisor(down, max(1, min(most_rows, most // (blocks * columns))))
     batch, row, a, b, channel, column, lane, block_sum, lane_sum = schedule.get_loops(block)[-9:]
     channel, channel_in = schedule.split(channel, factors=[None, blocks])
     column, column_in = schedule.split(column, factors=[None, columns])
@@ -116,8 +129,9 @@ def _schedule_products(
     schedule.reorder(
         batch, a, b, channel, row, column, block_sum, lane_sum, row_in, column_in, channel_in, lane
     )
-    if share:
-        schedule.parallel(schedule.fuse(batch, a, b, channel))
+    shared = schedule.fuse(batch, a, b, channel)
+    if parallel:
+        schedule.parallel(shared)
     for loop in (row_in, column_in, channel_in):
         schedule.unroll(loop)
     schedule.vectorize(lane)
