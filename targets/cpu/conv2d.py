@@ -84,7 +84,7 @@ def _schedule_plain_input(
 ) -> None:
     _, channels, rows, width, lanes = extents(schedule, output)
     blocks, columns = tile(channels, width, target, lanes, few_sums(target, lanes))
-    rows_first = _weights(schedule, conv, output) <= _CACHED_BYTES and rows >= 4
+    rows_first = _weights(schedule, conv, output) <= _CACHED_BYTES and rows >= 8
     _tiles(schedule, conv, output, blocks, columns, rows_first=rows_first)
     for border in before:
         schedule.compute_inline(border)
@@ -101,7 +101,7 @@ def _schedule_dense(
     target: Target,
 ) -> None:
     _, channels, rows, width, lanes = extents(schedule, output)
-    rows_first = _weights(schedule, conv, output) <= _CACHED_BYTES and rows >= 4
+    rows_first = _weights(schedule, conv, output) <= _CACHED_BYTES and rows >= 8
     if not rows_first and sums_by_parts(schedule, conv):
         for border in before:
             vectorise_and_share(schedule, border, target)

@@ -24,13 +24,14 @@ from edgec.targets.cpu.blocks import extents, largest_divisor
 from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
 from edgec.targets.cpu.tiles import most_sums, sum_in_registers, tile
 
-_L1_BYTES = 32 << 10
-"""Weights of a tile above this are gone from the first-level cache when the next tile begins."""
-
 _PART_BYTES = 20 << 10
 """Weights of a part, beside which its inputs and sums find room."""
 
 _SUMS_BYTES = 1 << 16
+"""Sums of all tiles of a channel tile, which are read and written once per part."""
+
+_EVEN_TASKS = 8
+"""Fewer tasks than this, if odd, are halved, that two threads have the same to do."""
 
 _STACK_LIMIT = 1024
 """TVM keeps a block-local buffer on the stack, hence in registers beside prefetches, only below
@@ -42,10 +43,9 @@ _BLOCKS = 2
 
 def sums_by_parts(schedule: s_tir.Schedule, conv: SBlockRV) -> bool:
     """Whether a dense convolution [n, o, i, j, v; ib, kh, kw, il] has such weights."""
-    _, channels, rows, width, lanes, inner, *_ = sizes = extents(schedule, conv)
-    weights = 4 * math.prod(sizes[5:]) * lanes * _BLOCKS
+    _, channels, rows, width, lanes, *_ = extents(schedule, conv)
     sums = 4 * rows * width * lanes * _BLOCKS
-    return min(channels, inner, rows) > 1 and weights > _L1_BYTES and sums <= _SUMS_BYTES
+    return min(channels, rows) > 1 and sums <= _SUMS_BYTES
 
 
 def schedule_by_parts(
@@ -53,25 +53,31 @@ def schedule_by_parts(
 ) -> None:
     """Arrange the loops; channel tiles are shared among threads."""
     weights = schedule.get(conv).reads[1].source
-    _, channels, _, width, lanes, inner, *window = extents(schedule, conv)
+    batches, channels, _, width, lanes, inner, *window = extents(schedule, conv)
     most = min(most_sums(target, lanes), (_STACK_LIMIT - 1) // (4 * lanes))
     blocks, columns = tile(channels, width, target, lanes, most)
     depth = largest_divisor(inner, max(1, _PART_BYTES // (4 * math.prod(window) * lanes * blocks)))
     work = math.prod(extents(schedule, conv))
 
+    tasks = batches * channels // blocks
+    bands = 2 if tasks % 2 and tasks < _EVEN_TASKS else 1
     batch, channel, row, column, lane = schedule.get_loops(output)
     channel, channel_in = schedule.split(channel, factors=[None, blocks])
+    band, row = schedule.split(row, factors=[bands, None])
     column, column_in = schedule.split(column, factors=[None, columns])
-    schedule.reorder(batch, channel, row, column, column_in, channel_in, lane)
-    shared = schedule.fuse(batch, channel)
+    schedule.reorder(batch, channel, band, row, column, column_in, channel_in, lane)
+    shared = schedule.fuse(batch, channel, band)
     if work >= PARALLEL_ITERATIONS:
         schedule.parallel(shared)
     _tile_loops(schedule, column_in, channel_in, lane)
 
-    outer, _ = schedule.split(schedule.get_loops(conv)[5], factors=[None, depth])
-    part = schedule.rfactor(outer, factor_axis=0)
-    schedule.compute_at(conv, shared, preserve_unit_loops=True)
-    turn, column, of_part = _add_parts(schedule, conv, columns)
+    if depth == inner:
+        part, of_part, turn = conv, shared, row
+    else:
+        outer, _ = schedule.split(schedule.get_loops(conv)[5], factors=[None, depth])
+        part = schedule.rfactor(outer, factor_axis=0)
+        schedule.compute_at(conv, shared, preserve_unit_loops=True)
+        turn, column, of_part = _add_parts(schedule, conv, columns)
     schedule.compute_at(part, column, preserve_unit_loops=True)
     summed = sum_in_registers(schedule, part)
     mark(

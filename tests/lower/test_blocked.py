@@ -88,6 +88,20 @@ def convolutions() -> Model:
     return m
 
 
+def deep() -> Model:
+    """Many channels on few rows: sums by parts, halved rows, one part only, odd channels."""
+    m = Model()
+    small = m.node("Relu", m.conv("h", 160, 32, strides=[2, 2], pads=[1, 1, 1, 1]))
+    wide = m.conv(small, 160, 160, pads=[1, 1, 1, 1])
+    m.node("Relu", m.node("Add", wide, small), output=True)
+    m.conv(small, 480, 160, 1, output=True)
+    m.conv(small, 96, 160, 1, bias=False, output=True)
+    m.conv(small, 83, 160, 2, pads=[0, 1, 1, 0], output=True)
+    m.conv(small, 16, 160, 1, output=True)
+    m.conv(m.conv(small, 24, 160, strides=[2, 2]), 64, 24, 1, output=True)
+    return m
+
+
 def between() -> Model:
     """Elementwise operators, pools, concatenation and the ways out of a blocked region."""
     m = Model()
@@ -126,7 +140,7 @@ def between() -> Model:
     return m
 
 
-@pytest.mark.parametrize("build", [convolutions, between])
+@pytest.mark.parametrize("build", [convolutions, deep, between])
 @pytest.mark.parametrize("target", RUNNABLE)
 def test_agrees_with_onnx_runtime(build: Any, target: str, tmp_path: Path) -> None:
     result = compile_model(build().proto(), tmp_path / "m.edgec", Options(targets=(target,)))
@@ -139,6 +153,20 @@ def test_convolutions_do_take_the_blocked_form() -> None:
     text = "\n".join(function.script() for function in kernels.values())
     assert text.count('T.sblock("conv2d_blocked")') == 8
     assert text.count('T.sblock("depthwise_blocked")') == 2
+
+
+def test_deep_convolutions_prefetch_their_weights() -> None:
+    from edgec.lower.prefetch import insert_prefetches
+    from edgec.targets.cpu import schedule
+
+    target = targets.resolve("x86-64-v4")
+    kernels = lower_graph(load(deep().proto()), "m", [], target).kernels
+    texts = [
+        insert_prefetches(schedule(kernel, target, strict=True)).script()
+        for kernel in kernels.values()
+    ]
+    assert sum("llvm.prefetch" in text for text in texts) >= 5
+    assert any("conv2d_blocked_rf" in text or "_rf_update" in text for text in texts)
 
 
 def test_lanes_beyond_the_channels_reach_no_output() -> None:
