@@ -138,7 +138,7 @@ class Compilation:
 
     def to(self, output: Path, reuse: bool) -> Result:
         check_output(output)
-        chosen = [targets.resolve(name) for name in self.options.targets]
+        chosen = targets.by_preference(list(map(targets.resolve, self.options.targets)))
         with self.stage("read"):
             digest = source_digest(self.source)
             name = self.options.name or model_name(self.source)

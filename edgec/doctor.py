@@ -4,7 +4,6 @@ it."""
 from __future__ import annotations
 
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from typing import Any
 
 from edgec.emit.toolchain import Toolchain
 from edgec.errors import EdgecError
-from edgec.targets import Target, host, resolve, runs_here
+from edgec.targets import Target, emulator, host, resolve, runs_here
 
 PINS = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 """The one pair of versions that works: a newer tvm-ffi crashes when a module is saved."""
@@ -57,9 +56,9 @@ def examine(target: Target | None = None) -> list[Finding]:
     findings = [_python(), _host(), *(_pin(name, version) for name, version in PINS.items())]
     findings += [_tvm(), *(_package(name) for name in ("onnx", "onnxruntime", "ziglang"))]
     findings += [_linker(each) for each in ([target] if target else [_a_target()])]
-    for arch in [target.arch] if target else ["aarch64"]:
-        if target is None or not runs_here(target):
-            findings.append(_emulator(arch))
+    foreign = target or resolve("aarch64")
+    if not runs_here(foreign):
+        findings.append(_emulator(foreign))
     return findings
 
 
@@ -119,13 +118,12 @@ def _linker(target: Target) -> Finding:
             return Finding(f"linker for {target.name}", error.what, False, fix=error.hint)
 
 
-def _emulator(arch: str) -> Finding:
-    name = f"qemu-{arch}"
-    path = shutil.which(name)
+def _emulator(target: Target) -> Finding:
+    path = emulator(target)
     return Finding(
-        f"emulator for {arch}",
-        path or f"{name} not found: modules are proved by their twin on this host",
+        f"emulator for {target.name}",
+        path or "none: modules are proved by their twin on this host",
         path is not None,
         required=False,
-        fix="apt-get install qemu-user",
+        fix="apt-get install qemu-user" if target.arch != platform.machine() else "",
     )

@@ -4,7 +4,6 @@ board."""
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from edgec.emit.toolchain import Toolchain
 from edgec.errors import VerifyError
 from edgec.program import Extent, Tensor
 from edgec.runtime.load import load
-from edgec.targets import Target, runs_here
+from edgec.targets import Target, emulator, runs_here
 from edgec.verify import Reference, verify
 
 GOLDEN_SEED = 1
@@ -103,11 +102,6 @@ def means_of_proof(target: Target) -> Proof:
     if runs_here(target):
         return "device"
     return "emulated" if emulator(target) else "host-twin"
-
-
-def emulator(target: Target) -> str | None:
-    """The user-mode QEMU that runs programs for `target`, where it is installed."""
-    return shutil.which(f"qemu-{target.arch}")
 
 
 def twin_of(identifier: str) -> str:

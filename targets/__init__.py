@@ -1,9 +1,10 @@
 """Targets: what differs between devices, as data.
 
-A target is a name such as `x86-64-v3`, `aarch64` or `x86-64-v4+avx512vnni`: a base, described by
-one TOML file in this folder, and the CPU features added to it. `host` is an alias that `resolve`
-turns into the concrete target of the machine it runs on, so that an artifact never depends on a
-name that means something else elsewhere.
+A target is a name such as `x86-64-v3`, `aarch64` or `x86-64-v4+avx512vnni`: a level of an
+architecture, described by a table of this folder's TOML files, and the CPU features added to it. A
+board such as `n100` is a level with what its processor is beyond it. `host` is an alias that
+`resolve` turns into the concrete target of the machine it runs on, so that an artifact never
+depends on a name that means something else elsewhere.
 """
 
 from __future__ import annotations
@@ -11,23 +12,28 @@ from __future__ import annotations
 import difflib
 import functools
 import platform
+import shutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edgec.errors import TargetError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """A concrete target.
 
     `triple` is LLVM's, `mcpu` and `features` LLVM's names; `cpu_flags` are the names the Linux
     kernel prints in /proc/cpuinfo for everything the code needs, `libc` the floor the library is
     linked against ("glibc 2.17"). `vector_bits` is the width of the widest vector registers and
-    `vector_registers` their number;
-    `channel_block` is how many channels of an image lie together (`edgec.lower.blocked`).
+    `vector_registers` their number, `fma_units` how many of them are multiplied and added a cycle.
+    `l1_bytes` and `l2_bytes` are the data caches that one core has to itself. `channel_block` is
+    how many channels of an image lie together (`edgec.lower.blocked`). `qemu_cpu` is the processor
+    that QEMU emulates for it, empty where it has none. `level` is what a board builds on, empty for
+    a level itself; `optional` has LLVM's and Linux's name of each feature that can be added.
     """
 
     name: str
@@ -35,13 +41,17 @@ class Target:
     arch: str
     triple: str
     mcpu: str
-    features: tuple[str, ...]
+    features: tuple[str, ...] = ()
     cpu_flags: tuple[str, ...]
     vector_bits: int
     vector_registers: int
+    fma_units: int
+    l1_bytes: int
+    l2_bytes: int
     channel_block: int
     libc: str
-    qemu_cpu: str = "max"
+    qemu_cpu: str = ""
+    level: str = ""
     optional: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -61,8 +71,8 @@ class Target:
 
 
 def names() -> list[str]:
-    """The names `resolve` takes, without added features."""
-    return ["host", *sorted(_bases())]
+    """The names `resolve` takes, without added features: `host`, levels, boards."""
+    return ["host", *sorted(_bases(), key=lambda name: (bool(_bases()[name].level), name))]
 
 
 def resolve(name: str) -> Target:
@@ -85,22 +95,23 @@ def resolve(name: str) -> Target:
 
 
 def host() -> Target:
-    """The target of this machine: the highest base it can run, with the features it adds."""
-    arch = platform.machine()
+    """The target of this machine: the highest level it can run, with the features it adds."""
     flags = host_cpu_flags()
-    runnable = [
-        base
-        for base in _bases().values()
-        if base.arch == arch and flags.issuperset(base.cpu_flags) and base.triple.find("linux") > 0
-    ]
-    if platform.system() != "Linux" or not runnable:
+    runnable = [base for base in _bases().values() if not base.level and runs_here(base)]
+    if not runnable:
         raise TargetError(
-            f"edgec cannot compile for this host ({platform.system()} on {arch})",
+            f"edgec cannot compile for this host ({platform.system()} on {platform.machine()})",
             hint="name the device instead: --target x86-64-v3 or --target aarch64",
         )
-    best = max(runnable, key=lambda base: len(base.cpu_flags))
+    best = by_preference(runnable)[0]
     extras = [feature for feature, flag in best.optional if flag in flags]
     return _with_features(best, extras)
+
+
+def by_preference(targets: Sequence[Target]) -> list[Target]:
+    """`targets`, those first that ask most of the processor: the first that a machine can run is
+    the best for it."""
+    return sorted(targets, key=lambda target: -len(target.cpu_flags))
 
 
 @functools.cache
@@ -127,6 +138,17 @@ def runs_here(target: Target) -> bool:
     )
 
 
+def emulator(target: Target) -> str | None:
+    """The user-mode QEMU that runs programs for `target`, where it is installed.
+
+    There is none for processors like this host's own: programs ask the kernel what the processor
+    can do, and would hear of the host's.
+    """
+    if not target.qemu_cpu or target.arch == platform.machine():
+        return None
+    return shutil.which(f"qemu-{target.arch}")
+
+
 def _with_features(base: Target, extras: list[str]) -> Target:
     if not extras:
         return base
@@ -143,16 +165,39 @@ def _with_features(base: Target, extras: list[str]) -> Target:
         name="+".join([base.name, *ordered]),
         features=(*base.features, *(f"+{feature}" for feature in ordered)),
         cpu_flags=(*base.cpu_flags, *(optional[feature] for feature in ordered)),
+        optional=tuple(item for item in base.optional if item[0] not in ordered),
+        qemu_cpu="",
     )
 
 
 @functools.cache
 def _bases() -> Mapping[str, Target]:
-    bases: dict[str, Target] = {}
+    """Levels and boards by name."""
+    tables: dict[str, dict[str, Any]] = {}
     for path in sorted(Path(__file__).parent.glob("*.toml")):
-        for name, facts in tomllib.loads(path.read_text(encoding="utf-8")).items():
-            facts["features"] = tuple(facts.get("features", ()))
-            facts["cpu_flags"] = tuple(facts["cpu_flags"])
-            facts["optional"] = tuple(facts.get("optional", {}).items())
-            bases[name] = Target(name=name, **facts)
-    return bases
+        tables |= tomllib.loads(path.read_text(encoding="utf-8"))
+    levels = {
+        name: Target(name=name, **_as_tuples(facts))
+        for name, facts in tables.items()
+        if "level" not in facts
+    }
+    return levels | {
+        name: _board(levels, name, _as_tuples(facts))
+        for name, facts in tables.items()
+        if "level" in facts
+    }
+
+
+def _board(levels: Mapping[str, Target], name: str, facts: dict[str, Any]) -> Target:
+    """The level of a board with its own facts; features and flags come to those of the level."""
+    base_name, *extras = facts["level"].split("+")
+    level = _with_features(levels[base_name], extras)
+    for key in ("features", "cpu_flags"):
+        facts[key] = (*getattr(level, key), *facts.get(key, ()))
+    return replace(level, name=name, **facts)
+
+
+def _as_tuples(facts: dict[str, Any]) -> dict[str, Any]:
+    """A table as fields of `Target`, which hold no lists."""
+    plain = {k: v.items() if isinstance(v, dict) else v for k, v in facts.items()}
+    return {k: v if isinstance(v, str | int) else tuple(v) for k, v in plain.items()}

@@ -208,7 +208,7 @@ def test_proof_without_an_emulator(
     edgec: Edgec, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another machine's module is proved by its twin on this one; both leave the twin out."""
-    monkeypatch.setattr("edgec.proof.shutil.which", lambda name: None)
+    monkeypatch.setattr("edgec.targets.shutil.which", lambda name: None)
     other = "aarch64" if os.uname().machine == "x86_64" else "x86-64-v3"
     done = edgec("compile", digits, "-o", tmp_path / "x.edgec", "--target", other, "--json")
     [variant] = done.result["variants"]
