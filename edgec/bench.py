@@ -70,6 +70,7 @@ def bench(
     against: Sequence[str] | None = None,
     optimized: str | os.PathLike[str] | None = None,
     threads: int | None = None,
+    spin_us: int | None = None,
     calls: int = protocol.CALLS,
     inputs: Sample | None = None,
     on_event: OnEvent = lambda event: None,
@@ -80,8 +81,9 @@ def bench(
     NAME.edgec). Without an artifact only the peers are measured, and the fastest is the first row.
     `against` defaults to every known peer; those not installed are reported as absent. `optimized`
     is edgec's optimised ONNX for the peers to try, made with the default passes where it is not
-    given. `threads` fixes the number that is otherwise chosen among 1 and 2. At least `calls` calls
-    of each engine are counted. `inputs` is the sample to run, random where it is not given.
+    given. `threads` fixes the number that is otherwise chosen among 1 and 2. edgec's idle threads
+    spin for `spin_us` microseconds (None: 100). At least `calls` calls of each engine are counted.
+    `inputs` is the sample to run, random where it is not given.
 
     `on_event` hears of every trial and round: dicts with "event" and its facts.
 
@@ -102,7 +104,8 @@ def bench(
         sample = _sample(artifact, model, inputs)
         files, lacking = _peer_files(model, optimized, sample, folder)
         counts = (threads,) if threads is not None else _thread_counts()
-        trials = _Trials(sample, folder, _options(model, sample), counts, on_event)
+        options = {**_options(model, sample), "spin_us": spin_us}
+        trials = _Trials(sample, folder, options, counts, on_event)
         for label, why in lacking.items():
             trials.note("edgec", label, error=why)
         if artifact is not None:

@@ -240,6 +240,16 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="for random data")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="by default all")
+    _spin_option(parser)
+
+
+def _spin_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--spin-us",
+        type=int,
+        metavar="N",
+        help="microseconds that idle threads spin before they sleep; by default 100, 0 for none",
+    )
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
@@ -269,6 +279,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
         "--model", type=Path, help="what the others run; by default the ONNX file of the same name"
     )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="for every engine")
+    _spin_option(parser)
     parser.add_argument("--calls", type=int, default=200, metavar="N", help="counted per engine")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
 

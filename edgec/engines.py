@@ -52,10 +52,10 @@ class Engine(Protocol):
 
 
 class Edgec:
-    """A compiled artifact in its own runtime."""
+    """A compiled artifact in its own runtime. Options: spin_us."""
 
     def __init__(self, path: str, threads: int, options: Mapping[str, Any]) -> None:
-        self._module = _loader().load(path, threads=threads)
+        self._module = _loader().load(path, threads=threads, spin_us=options.get("spin_us"))
         self.inputs = [tensor.name for tensor in self._module.inputs]
         self.outputs = [tensor.name for tensor in self._module.outputs]
 

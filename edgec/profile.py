@@ -111,14 +111,17 @@ def profile(
     inputs: Mapping[str, Array],
     *,
     threads: int = 0,
+    spin_us: int | None = None,
     runs: int = 100,
 ) -> Profile:
     """Time every step of `artifact` on `inputs`: medians over `runs` timed and as many plain runs.
 
+    `threads` and `spin_us` are as in `edgec.runtime.load`.
+
     Raises:
         ArtifactError, DataError, DeviceError: as `edgec.runtime.load` does.
     """
-    with load(artifact, threads=threads) as module:
+    with load(artifact, threads=threads, spin_us=spin_us) as module:
         return _profile(module, inputs, runs)
 
 

@@ -422,7 +422,7 @@ def artifact(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_edgec_is_an_engine_like_the_others(model: Path, artifact: Path) -> None:
-    found = bench(artifact, model, against=["onnxruntime"], threads=1, calls=1)
+    found = bench(artifact, model, against=["onnxruntime"], threads=2, spin_us=0, calls=1)
     assert [row.engine for row in found.rows] == ["edgec", "onnxruntime"]
     assert found.base.file_bytes == artifact.stat().st_size
     assert found.twin_of == "onnxruntime"

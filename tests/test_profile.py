@@ -59,7 +59,7 @@ def test_table_is_sorted_and_skips_what_did_not_run() -> None:
 
 
 def test_command(edgec: Callable[..., Any], digits_artifact: Path) -> None:
-    done = edgec("profile", digits_artifact, "--runs", 5, "--threads", 1, "--json")
+    done = edgec("profile", digits_artifact, "--runs", 5, "--threads", 1, "--spin-us", 0, "--json")
     facts = done.result
     assert facts.keys() >= {"variant", "threads", "runs", "steps", "steps_us", "run_us", "ratio"}
     assert (facts["threads"], facts["runs"]) == (1, 5)

@@ -23,7 +23,7 @@ from edgec.verify import verify as compare
 
 def run(args: argparse.Namespace, display: Display) -> int:
     """Run an artifact, show its outputs, and write them where asked."""
-    with load(args.artifact, threads=args.threads) as module:
+    with load(args.artifact, threads=args.threads, spin_us=args.spin_us) as module:
         if args.selftest:
             module.selftest()
             display.result({"selftest": "passed"}, "self-test passed")
@@ -78,6 +78,7 @@ def bench(args: argparse.Namespace, display: Display) -> int:
         args.model,
         against=args.against.split(",") if args.against else None,
         threads=args.threads or None,
+        spin_us=args.spin_us,
         calls=args.calls,
         on_event=display.event,
     )
@@ -91,7 +92,9 @@ def profile(args: argparse.Namespace, display: Display) -> int:
     """Show where the time of a run goes."""
     with load(args.artifact) as module:
         sample = next(iter(_data(module, args, display, count=1)))
-    report = measure_steps(args.artifact, sample, threads=args.threads, runs=args.runs)
+    report = measure_steps(
+        args.artifact, sample, threads=args.threads, spin_us=args.spin_us, runs=args.runs
+    )
     display.result(report.to_dict(), report.table())
     return 0
 

@@ -559,7 +559,7 @@ class Module:
     def _create(self, threads: int, spin_us: Optional[int]) -> int:
         options = _COptions(ctypes.sizeof(_COptions), max(0, threads))
         if spin_us is not None:
-            options.spin_us = spin_us if spin_us > 0 else -1
+            options.spin_us = min(spin_us, 2**31 - 1) if spin_us > 0 else -1
         if self._weights.size:
             options.weights = self._weights.ctypes.data
             options.weights_size = self._weights.size

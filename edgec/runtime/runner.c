@@ -27,19 +27,22 @@ enum { USAGE = 2, VERIFY = 7, ARTIFACT = 9, DEVICE = 10, DATA = 12, ALIGNMENT = 
 
 static const char usage[] =
   "usage: edgec-run MODEL.edgec [--run | --bench N | --selftest]\n"
-  "                 [--input NAME=FILE|random|zeros]... [--output DIR] [--threads N]\n"
+  "                 [--input NAME=FILE|random|zeros]... [--output DIR]\n"
+  "                 [--threads N] [--spin-us N]\n"
   "  --run       run once and print the outputs (the default)\n"
   "  --bench N   run N times and print the latency in microseconds\n"
   "  --selftest  run the golden inputs and compare with the golden outputs\n"
   "  --input     a .npy file, or how to fill the input; the default is random\n"
   "  --output    write every output to DIR as a .npy file\n"
-  "  --threads   0 means as many as the process may use\n";
+  "  --threads   0 means as many as the process may use\n"
+  "  --spin-us   microseconds that idle threads spin before they sleep; 100 by default\n";
 
 typedef struct arguments {
   const char *artifact, *output;
   char **inputs;
   int input_count, selftest;
   long bench, threads;
+  int32_t spin_us; /* as in edgec_options */
 } arguments;
 
 static void die(int code, const char *what, const char *why) {
@@ -82,6 +85,8 @@ static arguments parse(int count, char **words) {
       a.bench = number(value, word);
     else if (!strcmp(word, "--threads"))
       a.threads = number(value, word);
+    else if (!strcmp(word, "--spin-us"))
+      a.spin_us = number(value, word) ? (int32_t)number(value, word) : -1;
     else if (!strcmp(word, "--output"))
       a.output = value;
     else if (!strcmp(word, "--input"))
@@ -260,6 +265,7 @@ int main(int count, char **words) {
   char why[256] = "";
   edgec_options options = edgec_default_options();
   options.threads = (uint32_t)a.threads;
+  options.spin_us = a.spin_us;
   options.weights = weights.data;
   options.weights_size = weights.size;
   options.error = why;

@@ -40,6 +40,23 @@ def test_runs_and_describes_itself(artifact: Path) -> None:
         np.testing.assert_array_equal(module.run({"x": X})["y"], Y)
 
 
+def test_idle_threads_cost_nothing_between_runs(artifact: Path) -> None:
+    """They sleep at once, or after the time that they may spin."""
+
+    def idle_cpu_s(spin_us: int | None) -> float:
+        with load(artifact, threads=3, spin_us=spin_us) as module:
+            module.run({"x": X})
+            time.sleep(0.02)
+            before = time.process_time()
+            time.sleep(0.2)
+            return time.process_time() - before
+
+    assert idle_cpu_s(0) < 0.02
+    assert idle_cpu_s(50) < 0.02
+    assert idle_cpu_s(None) < 0.02
+    assert idle_cpu_s(10_000_000) > 0.02, "they do not spin at all"
+
+
 def test_arrays_of_any_layout_run(artifact: Path) -> None:
     with load(artifact) as module:
         spread = np.zeros((1, 2048), np.float32)

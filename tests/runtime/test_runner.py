@@ -56,6 +56,8 @@ def test_fills_inputs(runner: Path, artifact: Path, tmp_path: Path) -> None:
 def test_bench_and_selftest(runner: Path, artifact: Path) -> None:
     done = run(runner, artifact, "--bench", 100, "--threads", 1)
     assert re.match(r"100 runs, 1 threads: median [\d.]+ us, min", done.stdout)
+    done = run(runner, artifact, "--bench", 10, "--threads", 3, "--spin-us", 0)
+    assert done.stdout.startswith("10 runs, 3 threads")
     assert run(runner, artifact, "--selftest").stdout == "self-test passed\n"
 
 
@@ -64,6 +66,7 @@ def test_bench_and_selftest(runner: Path, artifact: Path) -> None:
     [
         ([], 2, "usage"),
         (["--bench", "many", "a"], 2, "--bench: wants a number"),
+        (["--spin-us", "-1", "a"], 2, "--spin-us: wants a number"),
         (["--frobnicate", "1"], 2, "unknown option"),
         (["--output"], 2, "its value is missing"),
         (["absent.edgec"], 9, "No such file"),
