@@ -77,8 +77,8 @@ def _schedule(
     schedule.vectorize(lane)
     schedule.compute_at(conv, column, preserve_unit_loops=True)
 
-    for loop in sum_in_registers(schedule, depthwise):
+    for loop in sum_in_registers(schedule, depthwise, target):
         schedule.unroll(loop)
-    summed = sum_in_registers(schedule, conv)
+    summed = sum_in_registers(schedule, conv, target)
     if len(summed) == 3:
         schedule.unroll(summed[-1])

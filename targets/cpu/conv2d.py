@@ -71,7 +71,7 @@ def _schedule_depthwise(
     _tiles(schedule, conv, output, 1, columns, rows_first=False)
     for border in before:
         schedule.compute_inline(border)
-    for loop in sum_in_registers(schedule, conv):
+    for loop in sum_in_registers(schedule, conv, target):
         schedule.unroll(loop)
 
 
@@ -88,7 +88,7 @@ def _schedule_plain_input(
     _tiles(schedule, conv, output, blocks, columns, rows_first=rows_first)
     for border in before:
         schedule.compute_inline(border)
-    *_, across = sum_in_registers(schedule, conv)
+    *_, across = sum_in_registers(schedule, conv, target)
     if before:
         schedule.unroll(across)
 
@@ -117,7 +117,7 @@ def _schedule_dense(
             schedule.vectorize(schedule.get_loops(border)[-1])
         else:
             vectorise_and_share(schedule, border, target)
-    sum_in_registers(schedule, conv)
+    sum_in_registers(schedule, conv, target)
 
 
 def _weights(schedule: s_tir.Schedule, conv: SBlockRV, output: SBlockRV) -> int:

@@ -79,7 +79,7 @@ def schedule_by_parts(
         schedule.compute_at(conv, shared, preserve_unit_loops=True)
         turn, column, of_part = _add_parts(schedule, conv, columns)
     schedule.compute_at(part, column, preserve_unit_loops=True)
-    summed = sum_in_registers(schedule, part)
+    summed = sum_in_registers(schedule, part, target)
     mark(
         schedule,
         part=of_part,

@@ -6,7 +6,7 @@ from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
-from edgec.targets.cpu.blocks import SPATIAL, iter_types
+from edgec.targets.cpu.blocks import SPATIAL, extent, iter_types
 
 _SPARE_REGISTERS = 2
 """The fewest registers that are left for operands while sums are accumulated."""
@@ -69,17 +69,23 @@ def tile(channels: int, width: int, target: Target, lanes: int, most: int) -> tu
     return best
 
 
-def sum_in_registers(schedule: s_tir.Schedule, block: SBlockRV) -> list[LoopRV]:
+def sum_in_registers(schedule: s_tir.Schedule, block: SBlockRV, target: Target) -> list[LoopRV]:
     """Arrange the sums of one tile of a blocked image: terms outside, an unrolled tile of vectors
-    inside, each column's input used by every block before the next. Returns the loops over terms.
+    inside. Returns the loops over terms.
+
+    Each column's input is used by every block before the next, or, where the weights of all blocks
+    find no room beside the sums, each block's weights by every column.
     """
     kinds = iter_types(schedule, block)
     loops = schedule.get_loops(block)[-len(kinds) :]
     spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == SPATIAL]
     summed = [loop for loop, kind in zip(loops, kinds, strict=True) if kind != SPATIAL]
     *outer, batch, channel, row, column, lane = spatial
-    schedule.reorder(*outer, *summed, batch, row, column, channel, lane)
-    for loop in (batch, row, column, channel):
+    blocks, columns, lanes = (extent(schedule, loop) for loop in (channel, column, lane))
+    held = registers_of(target, lanes) * blocks * (columns + 1)
+    inner = (column, channel) if held < target.vector_registers else (channel, column)
+    schedule.reorder(*outer, *summed, batch, row, *inner, lane)
+    for loop in (batch, row, *inner):
         schedule.unroll(loop)
     schedule.vectorize(lane)
     init = schedule.decompose_reduction(block, summed[0])
