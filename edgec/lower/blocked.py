@@ -21,11 +21,10 @@ import onnx_graphsurgeon as gs
 from tvm import relax
 from tvm.ir import Constant
 
-from edgec.lower import activation, elementwise, pool, resize
+from edgec.lower import activation, blocked_pool, elementwise, resize
 from edgec.lower.blocked_conv import conv
 from edgec.lower.context import Context, Shape
 from edgec.lower.image import Blocked, spread
-from edgec.lower.window import Window, window
 
 Entry = Callable[[Context, gs.Node, list[Any]], "Blocked | relax.Expr | None"]
 """Gets images in blocked form where they have one. Returns None to decline: the operator is then
@@ -59,44 +58,6 @@ def _operand(ctx: Context, value: Any, shape: Shape) -> relax.Expr | None:
     if len(own) > 4 or own[1] != shape[1] or not isinstance(value, Constant):
         return None
     return ctx.const(spread(value.value.numpy().reshape(own), 1, ctx.block))
-
-
-def _pooling(plain: Callable[[Context, gs.Node, relax.Expr, Window], relax.Expr]) -> Entry:
-    def entry(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
-        (image,) = inputs
-        if not isinstance(image, Blocked) or len([t for t in node.outputs if t.name]) > 1:
-            return None
-        space = image.shape(ctx)[2:]
-        w = pool.whole(space) if node.op.startswith("Global") else window(ctx, node, space)
-        return Blocked(plain(ctx, node, image.expr, _wide(w, ctx)), image.channels)
-
-    return entry
-
-
-def _wide(w: Window, ctx: Context) -> Window:
-    """A window over height, width and lanes, one lane at a time."""
-    return Window(
-        (*w.kernel, 1), (*w.strides, 1), (*w.dilations, 1), (*w.before, 0), (*w.after, 0),
-        (*w.sizes, ctx.block),
-    )  # fmt: skip
-
-
-def reduce_mean(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | relax.Expr | None:
-    """The mean over height and width."""
-    image = inputs[0]
-    axes = ctx.attr(node, "axes") if len(inputs) < 2 else ctx.constant(node, 1)
-    if not isinstance(image, Blocked) or axes is None:
-        return None
-    if sorted(int(axis) % 4 for axis in axes) != [2, 3]:
-        return None
-    ctx.ignore("noop_with_empty_axes")
-    space = image.shape(ctx)[2:]
-    mean = Blocked(
-        pool.average_of(ctx, node, image.expr, _wide(pool.whole(space), ctx)), image.channels
-    )
-    if ctx.attr(node, "keepdims", 1):
-        return mean
-    return ctx.reshape(mean.plain(ctx), image.shape(ctx)[:2])
 
 
 def resized(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
@@ -161,12 +122,12 @@ ELEMENTWISE = frozenset(
 ENTRIES: dict[str, Entry] = {
     "Conv": conv,
     "Concat": concat,
-    "ReduceMean": reduce_mean,
+    "ReduceMean": blocked_pool.reduce_mean,
     "Resize": resized,
-    "MaxPool": _pooling(pool.max_of),
-    "AveragePool": _pooling(pool.average_of),
-    "GlobalAveragePool": _pooling(pool.average_of),
-    "GlobalMaxPool": _pooling(pool.max_of),
+    "MaxPool": blocked_pool.max_pool,
+    "AveragePool": blocked_pool.average_pool,
+    "GlobalAveragePool": blocked_pool.global_average_pool,
+    "GlobalMaxPool": blocked_pool.global_max_pool,
     **{
         op: kept(entry)
         for op, entry in (activation.ENTRIES | elementwise.ENTRIES).items()

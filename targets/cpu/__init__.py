@@ -15,6 +15,7 @@ from edgec.targets import Target
 from edgec.targets.cpu.blocks import inline_cheap_producers
 from edgec.targets.cpu.conv2d import schedule_conv2d
 from edgec.targets.cpu.elementwise import schedule_elementwise
+from edgec.targets.cpu.image import schedule_image
 from edgec.targets.cpu.matmul import schedule_matmul
 from edgec.targets.cpu.reduction import schedule_reduction
 from edgec.targets.cpu.rows import schedule_rows
@@ -28,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     schedule_matmul,
     schedule_rows,
     schedule_reduction,
+    schedule_image,
     schedule_elementwise,
 )
 
