@@ -25,6 +25,7 @@ from edgec.lower import activation, blocked_pool, elementwise, resize
 from edgec.lower.blocked_conv import conv
 from edgec.lower.context import Context, Shape
 from edgec.lower.image import Blocked, spread
+from edgec.lower.views import joined
 
 Entry = Callable[[Context, gs.Node, list[Any]], "Blocked | relax.Expr | None"]
 """Gets images in blocked form where they have one. Returns None to decline: the operator is then
@@ -80,8 +81,8 @@ def concat(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
         return None
     if any(each.channels % ctx.block for each in inputs[:-1]):
         return None
-    joined = ctx.emit(relax.op.concat([each.expr for each in inputs], axis=1))
-    return Blocked(joined, sum(each.channels for each in inputs))
+    whole = joined(ctx, [each.expr for each in inputs], 1)
+    return Blocked(whole, sum(each.channels for each in inputs))
 
 
 ELEMENTWISE = frozenset(

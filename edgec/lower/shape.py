@@ -11,6 +11,7 @@ from tvm import relax, te, tirx
 from tvm.ir import Constant
 
 from edgec.lower.context import Context, Refused, Shape, axis_of, literal
+from edgec.lower.views import cut_out, joined
 
 
 def reshape(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
@@ -86,7 +87,7 @@ def concat(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     if not full:
         shape = np.concatenate([np.empty(ctx.shape(x)) for x in inputs], axis).shape
         return ctx.empty(shape, ctx.dtype(inputs[0]))
-    return full[0] if len(full) == 1 else ctx.emit(relax.op.concat(full, axis))
+    return joined(ctx, full, axis)
 
 
 def expand(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
@@ -153,6 +154,10 @@ def strided(
     ctx: Context, x: relax.Expr, first: list[int], stride: list[int], sizes: Shape
 ) -> relax.Expr:
     """`x` from `first` on, every `stride`-th element, `sizes` of them per axis."""
+    if set(stride) == {1} and 0 not in sizes:
+        view = cut_out(ctx, x, first, sizes)
+        if view is not None:
+            return view
     return picked(
         ctx,
         "slice",
