@@ -23,6 +23,7 @@ from tvm.ir import Constant
 
 from edgec.lower import activation, blocked_pool, elementwise, resize
 from edgec.lower.blocked_conv import conv
+from edgec.lower.blocked_transpose import conv_transpose
 from edgec.lower.context import Context, Shape
 from edgec.lower.image import Blocked, spread
 from edgec.lower.views import joined
@@ -85,6 +86,9 @@ def concat(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     return Blocked(whole, sum(each.channels for each in inputs))
 
 
+FROM_PLAIN = frozenset(["Conv", "ConvTranspose"])
+"""Operators that make blocked images of plain ones."""
+
 ELEMENTWISE = frozenset(
     [
         "Abs",
@@ -122,6 +126,7 @@ ELEMENTWISE = frozenset(
 
 ENTRIES: dict[str, Entry] = {
     "Conv": conv,
+    "ConvTranspose": conv_transpose,
     "Concat": concat,
     "ReduceMean": blocked_pool.reduce_mean,
     "Resize": resized,

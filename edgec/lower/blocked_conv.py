@@ -17,7 +17,7 @@ from edgec.lower.window import Window, window
 def conv(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     """Dense and depthwise convolutions of float32 images by constant weights."""
     x, weight = inputs[0], ctx.constant(node, 1)
-    shape = _image_shape(ctx, x)
+    shape = image_shape(ctx, x)
     if shape is None or weight is None or weight.dtype != np.float32:
         return None
     bias = ctx.constant(node, 2)
@@ -39,7 +39,8 @@ def conv(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     return Blocked(y, weight.shape[0])
 
 
-def _image_shape(ctx: Context, x: Any) -> Shape | None:
+def image_shape(ctx: Context, x: Any) -> Shape | None:
+    """The shape of a float32 image, None for anything else."""
     if isinstance(x, Blocked):
         return x.shape(ctx) if ctx.dtype(x.expr) == "float32" else None
     shape = ctx.shape(x)

@@ -288,7 +288,8 @@ class Walk:
         if entry is None:
             return False
         inputs = [self._form(t) for t in node.inputs]
-        if node.op != "Conv" and not any(isinstance(each, Blocked) for each in inputs):
+        reads_plain = node.op in blocked.FROM_PLAIN
+        if not reads_plain and not any(isinstance(each, Blocked) for each in inputs):
             return False
         image = entry(self.ctx, node, inputs)
         if image is None:

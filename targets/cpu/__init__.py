@@ -14,6 +14,7 @@ from tvm import s_tir, tirx
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import inline_cheap_producers
 from edgec.targets.cpu.conv2d import schedule_conv2d
+from edgec.targets.cpu.conv_transpose import schedule_conv_transpose
 from edgec.targets.cpu.elementwise import schedule_elementwise
 from edgec.targets.cpu.image import schedule_image
 from edgec.targets.cpu.matmul import schedule_matmul
@@ -26,6 +27,7 @@ Rule = Callable[[s_tir.Schedule, Target], bool]
 RULES: tuple[Rule, ...] = (
     schedule_conv2d,
     schedule_winograd,
+    schedule_conv_transpose,
     schedule_matmul,
     schedule_rows,
     schedule_reduction,
