@@ -50,6 +50,7 @@ def _dense(ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window) ->
     block, channels = ctx.block, shape[1]
     whole = isinstance(x, Blocked) and channels % block == 0
     taps = _taps(weight, w.strides, block)
+    taps_missing = any(size % stride for size, stride in zip(w.kernel, w.strides, strict=True))
     if whole:
         taps = np.moveaxis(taps.reshape(*taps.shape[:3], -1, block, *taps.shape[4:]), 4, -2)
     taps = np.ascontiguousarray(taps)
@@ -82,7 +83,16 @@ def _dense(ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window) ->
             else:
                 value = padded(n, at, row, column)
                 factor = filt(o, r, s, at, th.var, tw.var, v)
-            return te.sum(value * factor, axis=axes)
+            term = value * factor
+            if taps_missing:
+                there = [
+                    phase + tap.var * stride < size
+                    for phase, tap, stride, size in zip(
+                        (r, s), (th, tw), w.strides, w.kernel, strict=True
+                    )
+                ]
+                term = tirx.if_then_else(tirx.all(*there), term, literal(0, "float32"))
+            return te.sum(term, axis=axes)
 
         out = (shape[0], taps.shape[0], *w.sizes, block)
         return te.compute(

@@ -19,17 +19,9 @@ from tvm import s_tir
 from tvm.s_tir.schedule import SBlockRV
 
 from edgec.targets import Target
-from edgec.targets.cpu.blocks import (
-    compute_blocks,
-    extents,
-    is_spatial,
-    iter_types,
-    largest_divisor,
-)
+from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial, largest_divisor
 from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
-
-_SPARE_REGISTERS = 4
-"""Registers left for the operands while the sums are accumulated."""
+from edgec.targets.cpu.tiles import most_sums, sum_in_registers
 
 
 def schedule_conv_transpose(schedule: s_tir.Schedule, target: Target) -> bool:
@@ -60,9 +52,7 @@ def _schedule(
 ) -> None:
     strides = [int(stride) for stride in schedule.get(conv).annotations["strides"]]
     *_, height, width, lanes = extents(schedule, output)
-    registers = max(1, lanes * 32 // target.vector_bits)
-    sums = (target.vector_registers - _SPARE_REGISTERS) // registers
-    rows, columns = tile(height, width, strides, sums)
+    rows, columns = tile(height, width, strides, most_sums(target, lanes))
     image, block, row, column, lane = schedule.get_loops(output)
     row, row_in = schedule.split(row, factors=[None, rows])
     column, column_in = schedule.split(column, factors=[None, columns])
@@ -70,23 +60,17 @@ def _schedule(
     shared = schedule.fuse(image, block, row)
     if math.prod(extents(schedule, conv)) >= PARALLEL_ITERATIONS:
         schedule.parallel(shared)
+    for loop in (row_in, column_in):
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
     schedule.compute_at(conv, column, preserve_unit_loops=True)
     for border in before:
         schedule.compute_at(border, shared, preserve_unit_loops=True)
         if len(extents(schedule, border)) == 5:
             schedule.vectorize(schedule.get_loops(border)[-1])
-    loops = schedule.get_loops(conv)[-len(iter_types(schedule, conv)) :]
-    spatial, summed = loops[:5], loops[5:]
-    schedule.reorder(*summed, *spatial)
-    for loop in (*spatial[:4], row_in, column_in):
-        schedule.unroll(loop)
-    schedule.vectorize(spatial[4])
-    schedule.vectorize(lane)
-    init = schedule.decompose_reduction(conv, summed[0])
-    *flat, vector = schedule.get_loops(init)[-5:]
-    for loop in flat:
-        schedule.unroll(loop)
-    schedule.vectorize(vector)
+    _, *taps = sum_in_registers(schedule, conv)
+    for tap in taps[:2]:
+        schedule.unroll(tap)
 
 
 def tile(height: int, width: int, strides: list[int], sums: int) -> tuple[int, int]:

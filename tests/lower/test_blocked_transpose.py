@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgec import targets
 from edgec.compiler import Options, compile_model
 from edgec.graph import load
 from edgec.lower.lowering import lower_graph
+from tests.lower.running import run
 from tests.lower.test_blocked import RUNNABLE, Model
 
 
@@ -67,3 +69,18 @@ def test_takes_the_blocked_form(build: type[Model], expected: int) -> None:
     kernels = lower_graph(load(build().proto()), "m", [], target).kernels
     text = "\n".join(function.script() for function in kernels.values())
     assert text.count('T.sblock("conv2d_transpose_blocked")') == expected
+
+
+def test_infinity_stays_within_the_kernel() -> None:
+    """Three taps at a stride of two: the phases have two and one."""
+    m = Model()
+    taps = m.constant(np.ones((3, 16, 3, 3), np.float32))
+    m.node("ConvTranspose", "x", taps, strides=[2, 2], output=True)
+    image = np.ones((1, 3, 17, 13), np.float32)
+    image[0, 1, 5, 6] = np.inf
+    expected = np.zeros((1, 16, 35, 27), np.float32)
+    for i, j in np.ndindex(17, 13):
+        expected[..., 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += image[0, :, i, j].sum()
+    feeds = {"x": image, "h": np.zeros((1, 32, 14, 14), np.float32)}
+    (got,) = run(load(m.proto()), feeds)
+    np.testing.assert_array_equal(got, expected)
