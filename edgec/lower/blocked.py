@@ -24,13 +24,10 @@ from tvm.ir import Constant
 from edgec.lower import activation, blocked_pool, elementwise, resize
 from edgec.lower.blocked_conv import conv
 from edgec.lower.blocked_transpose import conv_transpose
-from edgec.lower.context import Context, Shape
+from edgec.lower.context import Context, Shape, axis_of
 from edgec.lower.image import Blocked, spread
+from edgec.lower.planar import Entry, planar
 from edgec.lower.views import joined
-
-Entry = Callable[[Context, gs.Node, list[Any]], "Blocked | relax.Expr | None"]
-"""Gets images in blocked form where they have one. Returns None to decline: the operator is then
-lowered on plain tensors."""
 
 
 def kept(plain: Callable[..., relax.Expr]) -> Entry:
@@ -38,13 +35,15 @@ def kept(plain: Callable[..., relax.Expr]) -> Entry:
 
     def entry(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
         images = [each for each in inputs if isinstance(each, Blocked)]
+        if len({image.rank for image in images}) > 1:
+            return None
         shape = np.broadcast_shapes(*(image.shape(ctx) for image in images))
         operands = [_operand(ctx, each, shape) for each in inputs]
         if any(
             given is not None and made is None for given, made in zip(inputs, operands, strict=True)
         ):
             return None
-        return Blocked(plain(ctx, node, operands), shape[1])
+        return Blocked(plain(ctx, node, operands), shape[1], len(shape))
 
     return entry
 
@@ -56,16 +55,18 @@ def _operand(ctx: Context, value: Any, shape: Shape) -> relax.Expr | None:
     own = ctx.shape(value)
     if all(extent == 1 for extent in own):
         return ctx.reshape(value, ()) if own else value
-    own = (1,) * (4 - len(own)) + own
-    if len(own) > 4 or own[1] != shape[1] or not isinstance(value, Constant):
+    own = (1,) * (len(shape) - len(own)) + own
+    if len(own) > len(shape) or own[1] != shape[1] or not isinstance(value, Constant):
         return None
-    return ctx.const(spread(value.value.numpy().reshape(own), 1, ctx.block))
+    rows = own[2] if len(shape) == 4 else 1
+    array = value.value.numpy().reshape(*own[:2], rows, own[-1])
+    return ctx.const(spread(array, 1, ctx.block))
 
 
 def resized(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     """Resampling over height and width."""
     image = inputs[0]
-    if not isinstance(image, Blocked):
+    if not isinstance(image, Blocked) or image.rank != 4:
         return None
     resizing = resize.resizing_of(ctx, node, [None, *inputs[1:]], image.shape(ctx))
     batch, blocks, _, _, block = ctx.shape(image.expr)
@@ -77,13 +78,14 @@ def resized(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
 
 def concat(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     """Channels one after the other, where each but the last fills its blocks."""
-    rank_4 = all(isinstance(each, Blocked) for each in inputs)
-    if not rank_4 or int(ctx.attr(node, "axis")) not in (1, -3):
+    if not all(isinstance(each, Blocked) and each.rank == inputs[0].rank for each in inputs):
+        return None
+    if axis_of(ctx.attr(node, "axis"), inputs[0].rank) != 1:
         return None
     if any(each.channels % ctx.block for each in inputs[:-1]):
         return None
     whole = joined(ctx, [each.expr for each in inputs], 1)
-    return Blocked(whole, sum(each.channels for each in inputs))
+    return Blocked(whole, sum(each.channels for each in inputs), inputs[0].rank)
 
 
 FROM_PLAIN = frozenset(["Conv", "ConvTranspose"])
@@ -125,15 +127,15 @@ ELEMENTWISE = frozenset(
 )
 
 ENTRIES: dict[str, Entry] = {
-    "Conv": conv,
-    "ConvTranspose": conv_transpose,
+    "Conv": planar(conv),
+    "ConvTranspose": planar(conv_transpose),
     "Concat": concat,
     "ReduceMean": blocked_pool.reduce_mean,
     "Resize": resized,
-    "MaxPool": blocked_pool.max_pool,
-    "AveragePool": blocked_pool.average_pool,
-    "GlobalAveragePool": blocked_pool.global_average_pool,
-    "GlobalMaxPool": blocked_pool.global_max_pool,
+    "MaxPool": planar(blocked_pool.max_pool),
+    "AveragePool": planar(blocked_pool.average_pool),
+    "GlobalAveragePool": planar(blocked_pool.global_average_pool),
+    "GlobalMaxPool": planar(blocked_pool.global_max_pool),
     **{
         op: kept(entry)
         for op, entry in (activation.ENTRIES | elementwise.ENTRIES).items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
 from itertools import product
 from math import prod
@@ -18,7 +19,7 @@ import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 
 from edgec.lower import pool
-from edgec.lower.context import OUT_ELEMENTWISE_FUSABLE, Context, Shape, literal, select
+from edgec.lower.context import OUT_ELEMENTWISE_FUSABLE, Context, Shape, axis_of, literal, select
 from edgec.lower.image import Blocked
 from edgec.lower.reduce import lowest
 from edgec.lower.window import Window, window
@@ -80,10 +81,10 @@ def reduce_mean(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | rel
     axes = ctx.attr(node, "axes") if len(inputs) < 2 else ctx.constant(node, 1)
     if not isinstance(image, Blocked) or axes is None:
         return None
-    if sorted(int(axis) % 4 for axis in axes) != [2, 3]:
+    if sorted(axis_of(axis, image.rank) for axis in axes) != list(range(2, image.rank)):
         return None
     ctx.ignore("noop_with_empty_axes")
-    mean = _mean(ctx, node, image)
+    mean = replace(_mean(ctx, node, replace(image, rank=4)), rank=image.rank)
     if ctx.attr(node, "keepdims", 1):
         return mean
     return ctx.reshape(mean.plain(ctx), image.shape(ctx)[:2])

@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 
 from edgec.lower.blocked_conv import image_shape
+from edgec.lower.border import bordered
 from edgec.lower.context import Context, Shape, literal
 from edgec.lower.conv import transposed_window
 from edgec.lower.image import Blocked, spread
@@ -115,19 +116,8 @@ def _taps(weight: np.ndarray, strides: Shape, block: int) -> np.ndarray:
 
 def _padded(data: te.Tensor, w: Window, steps: Shape) -> te.Tensor:
     """The image with zeros where taps reach beyond it; itself where none does."""
-    height, width = int(data.shape[2]), int(data.shape[3])
     rows, columns = (
         (size - 1 + before) // stride + step
         for size, before, stride, step in zip(w.sizes, w.before, w.strides, steps, strict=True)
     )
-    top, left = steps[0] - 1, steps[1] - 1
-    if not top and not left and rows <= height and columns <= width:
-        return data
-
-    def element(n: Any, c: Any, i: Any, j: Any, *lane: Any) -> Any:
-        inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width)
-        return tirx.if_then_else(
-            inside, data(n, c, i - top, j - left, *lane), literal(0, "float32")
-        )
-
-    return te.compute((*data.shape[:2], rows, columns, *data.shape[4:]), element, name="pad")
+    return bordered(data, steps[0] - 1, steps[1] - 1, rows, columns)

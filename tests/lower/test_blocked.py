@@ -138,7 +138,7 @@ def test_convolutions_do_take_the_blocked_form() -> None:
     kernels = lower_graph(load(convolutions().proto()), "m", [], target).kernels
     text = "\n".join(function.script() for function in kernels.values())
     assert text.count('T.sblock("conv2d_blocked")') == 8
-    assert text.count('T.sblock("depthwise_blocked")') == 2
+    assert text.count('T.sblock("depthwise_blocked")') == 3
 
 
 def test_lanes_beyond_the_channels_reach_no_output() -> None:
