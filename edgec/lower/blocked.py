@@ -38,6 +38,8 @@ def kept(plain: Callable[..., relax.Expr]) -> Entry:
         if len({image.rank for image in images}) > 1:
             return None
         shape = np.broadcast_shapes(*(image.shape(ctx) for image in images))
+        if node.op in COSTLY and 2 * shape[1] <= ctx.block:
+            return None
         operands = [_operand(ctx, each, shape) for each in inputs]
         if any(
             given is not None and made is None for given, made in zip(inputs, operands, strict=True)
@@ -125,6 +127,24 @@ ELEMENTWISE = frozenset(
         "ThresholdedRelu",
     ]
 )
+
+COSTLY = frozenset(
+    [
+        "Celu",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Gelu",
+        "Mish",
+        "Pow",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Swish",
+        "Tanh",
+    ]
+)
+"""Those of them that take longer than to leave the blocked form, where most lanes mean nothing."""
 
 ENTRIES: dict[str, Entry] = {
     "Conv": planar(conv),

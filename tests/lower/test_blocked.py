@@ -158,3 +158,13 @@ def test_lanes_beyond_the_channels_reach_no_output() -> None:
         }
     )
     assert all(np.isfinite(values).all() for values in result.values())
+
+
+@pytest.mark.parametrize(("channels", "plain"), [(1, True), (8, True), (9, False)])
+def test_costly_functions_of_few_channels_are_taken_of_plain_images(
+    channels: int, plain: bool
+) -> None:
+    m = Model()
+    m.node("Sigmoid", m.conv("x", channels, 3), output=True)
+    kernels = lower_graph(load(m.proto()), "m", [], targets.resolve("x86-64-v3")).kernels
+    assert any("unblock_sigmoid" in name for name in kernels) is plain
