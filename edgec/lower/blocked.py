@@ -25,7 +25,8 @@ from edgec.lower import activation, blocked_pool, elementwise, resize
 from edgec.lower.blocked_conv import conv
 from edgec.lower.blocked_transpose import conv_transpose
 from edgec.lower.context import Context, Shape, axis_of
-from edgec.lower.image import Blocked, spread
+from edgec.lower.image import Blocked, blocks_of, spread
+from edgec.lower.lanes import regrouped
 from edgec.lower.planar import Entry, planar
 from edgec.lower.views import joined
 
@@ -79,15 +80,18 @@ def resized(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
 
 
 def concat(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
-    """Channels one after the other, where each but the last fills its blocks."""
+    """Channels one after the other; they change lanes where one but the last leaves some free."""
     if not all(isinstance(each, Blocked) and each.rank == inputs[0].rank for each in inputs):
         return None
     if axis_of(ctx.attr(node, "axis"), inputs[0].rank) != 1:
         return None
-    if any(each.channels % ctx.block for each in inputs[:-1]):
-        return None
-    whole = joined(ctx, [each.expr for each in inputs], 1)
-    return Blocked(whole, sum(each.channels for each in inputs), inputs[0].rank)
+    channels = [each.channels for each in inputs]
+    whole = Blocked(joined(ctx, [each.expr for each in inputs], 1), sum(channels), inputs[0].rank)
+    if not any(each % ctx.block for each in channels[:-1]):
+        return whole
+    starts = np.cumsum([0, *(blocks_of(each, ctx.block) * ctx.block for each in channels)])
+    places = [start + np.arange(each) for start, each in zip(starts, channels, strict=False)]
+    return regrouped(ctx, whole, np.concatenate(places))
 
 
 FROM_PLAIN = frozenset(["Conv", "ConvTranspose"])

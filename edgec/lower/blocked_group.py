@@ -10,41 +10,64 @@ from tvm import relax, te, tirx
 from edgec.lower.border import padded_for
 from edgec.lower.context import Context, Shape
 from edgec.lower.image import Blocked, blocks_of, spread
+from edgec.lower.lanes import regrouped
 from edgec.lower.window import Window
+
+_MOST_FILLED = 4
+"""Lanes per channel above which a group is too small for blocks of its own."""
 
 
 def repeated(ctx: Context, x: Any, times: int) -> Blocked:
     """The image, plain or blocked, as a blocked one that has each channel `times` times in a
     row."""
-    if isinstance(x, Blocked) and times == 1:
-        return x
-    batch, own, height, width = x.shape(ctx) if isinstance(x, Blocked) else ctx.shape(x)
-    channels, block = own * times, ctx.block
+    image = x if isinstance(x, Blocked) else _in_blocks(ctx, x)
+    if times == 1:
+        return image
+    return regrouped(ctx, image, np.arange(image.channels * times) // times)
+
+
+def _in_blocks(ctx: Context, x: relax.Expr) -> Blocked:
+    batch, channels, height, width = ctx.shape(x)
 
     def compute(data: te.Tensor) -> te.Tensor:
-        def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
-            channel = tirx.min(c * block + v, channels - 1) // times
-            if isinstance(x, Blocked):
-                return data(n, channel // block, i, j, channel % block)
-            return data(n, channel, i, j)
+        shape = (batch, blocks_of(channels, ctx.block), height, width, ctx.block)
+        return te.compute(
+            shape,
+            lambda n, c, i, j, v: data(n, tirx.min(c * ctx.block + v, channels - 1), i, j),
+            name="block",
+        )
 
-        shape = (batch, blocks_of(channels, block), height, width, block)
-        return te.compute(shape, element, name="block")
-
-    return Blocked(ctx.te("block", compute, x.expr if isinstance(x, Blocked) else x), channels)
+    return Blocked(ctx.te("block", compute, x), channels)
 
 
 def grouped(
     ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window, groups: int
 ) -> relax.Expr | None:
-    """A convolution in groups whose output channels fill blocks; None for any other.
+    """A convolution in groups; None for groups of too few output channels.
 
-    A block of outputs then reads the channels of one group: in blocks where they come so, else one
-    by one.
+    Where these do not fill blocks, each group gets blocks of its own, and then the channels move
+    together.
     """
-    block, depth, out = ctx.block, weight.shape[1], weight.shape[0] // groups
-    if out % block or depth * groups != shape[1]:
+    block, out = ctx.block, weight.shape[0] // groups
+    filled = blocks_of(out, block) * block
+    if filled > _MOST_FILLED * out or weight.shape[1] * groups != shape[1]:
         return None
+    apart = weight.reshape(groups, out, *weight.shape[1:])
+    apart = np.pad(apart, [(0, 0), (0, filled - out), *[(0, 0)] * 3])
+    y = _in_whole_blocks(ctx, x, shape, apart.reshape(-1, *weight.shape[1:]), w, groups)
+    if filled == out:
+        return y
+    channel = np.arange(weight.shape[0])
+    places = channel // out * filled + channel % out
+    return regrouped(ctx, Blocked(y, groups * filled), places).expr
+
+
+def _in_whole_blocks(
+    ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window, groups: int
+) -> relax.Expr:
+    """A convolution in groups whose output channels fill blocks: a block of outputs reads the
+    channels of one group, in blocks where they come so, else one by one."""
+    block, depth, out = ctx.block, weight.shape[1], weight.shape[0] // groups
     whole = isinstance(x, Blocked) and depth % block == 0
     taps = spread(weight, 0, block)
     if whole:

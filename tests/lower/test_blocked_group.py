@@ -29,7 +29,7 @@ def proto(m: Model, **shapes: list[int]) -> onnx.ModelProto:
 
 
 def groups() -> onnx.ModelProto:
-    """Whole blocks and parts of blocks per group, plain and blocked images, two of them."""
+    """Whole blocks and parts of blocks per group or operand, plain and blocked, two images."""
     m = Model()
     body = m.conv("x", 64, 12, 1)
     whole = m.conv(body, 64, 32, 3, group=2, pads=[1, 1, 1, 1])
@@ -37,6 +37,9 @@ def groups() -> onnx.ModelProto:
     m.conv(body, 128, 16, 1, group=4, output=True)
     m.conv("x", 48, 4, 3, group=3, pads=[0, 1, 2, 0], output=True)
     m.conv(m.conv("x", 24, 12, 1), 32, 12, 3, group=2, dilations=[2, 1], output=True)
+    m.conv(body, 40, 16, 3, group=4, output=True)
+    odd = m.conv("x", 20, 12, 1)
+    m.node("Relu", m.node("Concat", odd, body, odd, axis=1), output=True)
     m.conv("x", 12, 1, 3, group=12, pads=[1, 1, 1, 1], output=True)
     m.conv("x", 36, 1, 3, group=12, output=True)
     m.conv(body, 128, 1, 3, group=64, strides=[2, 2], output=True)
@@ -76,7 +79,7 @@ def test_agrees_with_onnx_runtime(
 @pytest.mark.parametrize(
     ("build", "blocks"),
     [
-        (groups, {"conv2d_blocked": 7, "depthwise_blocked": 3}),
+        (groups, {"conv2d_blocked": 8, "depthwise_blocked": 3, "regroup": 4}),
         (
             lines,
             {

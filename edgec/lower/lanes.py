@@ -1,0 +1,29 @@
+"""Blocked images whose channels go to other lanes: repeated, cut out, put side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import te
+
+from edgec.lower.context import Context
+from edgec.lower.image import Blocked, blocks_of
+
+
+def regrouped(ctx: Context, image: Blocked, channels: np.ndarray) -> Blocked:
+    """The image whose channel c is `image`'s channel `channels[c]`; those count from one block to
+    the next, lanes that mean nothing included."""
+    batch, _, height, width, block = ctx.shape(image.expr)
+    blocks = blocks_of(len(channels), block)
+    filled = np.pad(channels, (0, blocks * block - len(channels)), mode="edge")
+    places = filled.reshape(blocks, block).astype(np.int32)
+
+    def compute(data: te.Tensor, of: te.Tensor) -> te.Tensor:
+        def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
+            return data(n, of(c, v) // block, i, j, of(c, v) % block)
+
+        return te.compute((batch, blocks, height, width, block), element, name="regroup")
+
+    moved = ctx.te("regroup", compute, image.expr, ctx.const(places))
+    return Blocked(moved, len(channels), image.rank)
