@@ -14,6 +14,7 @@ entry here lets them reach a channel of the model.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,12 @@ import onnx_graphsurgeon as gs
 from tvm import relax
 from tvm.ir import Constant
 
-from edgec.lower import activation, blocked_pool, elementwise, resize
+from edgec.lower import activation, blocked_pool, elementwise, resize, shape
 from edgec.lower.blocked_conv import conv
 from edgec.lower.blocked_transpose import conv_transpose
 from edgec.lower.context import Context, Shape, axis_of
 from edgec.lower.image import Blocked, blocks_of, spread
-from edgec.lower.lanes import regrouped
+from edgec.lower.lanes import channels_of, regrouped
 from edgec.lower.planar import Entry, planar
 from edgec.lower.views import joined
 
@@ -38,30 +39,30 @@ def kept(plain: Callable[..., relax.Expr]) -> Entry:
         images = [each for each in inputs if isinstance(each, Blocked)]
         if len({image.rank for image in images}) > 1:
             return None
-        shape = np.broadcast_shapes(*(image.shape(ctx) for image in images))
-        if node.op in COSTLY and 2 * shape[1] <= ctx.block:
+        whole = np.broadcast_shapes(*(image.shape(ctx) for image in images))
+        if node.op in COSTLY and 2 * whole[1] <= ctx.block:
             return None
-        operands = [_operand(ctx, each, shape) for each in inputs]
+        operands = [_operand(ctx, each, whole) for each in inputs]
         if any(
             given is not None and made is None for given, made in zip(inputs, operands, strict=True)
         ):
             return None
-        return Blocked(plain(ctx, node, operands), shape[1], len(shape))
+        return Blocked(plain(ctx, node, operands), whole[1], len(whole))
 
     return entry
 
 
-def _operand(ctx: Context, value: Any, shape: Shape) -> relax.Expr | None:
+def _operand(ctx: Context, value: Any, whole: Shape) -> relax.Expr | None:
     """An operand in a form that broadcasts against blocked images; None where there is none."""
     if value is None or isinstance(value, Blocked):
-        return value.expr if isinstance(value, Blocked) and value.channels == shape[1] else None
+        return value.expr if isinstance(value, Blocked) and value.channels == whole[1] else None
     own = ctx.shape(value)
     if all(extent == 1 for extent in own):
         return ctx.reshape(value, ()) if own else value
-    own = (1,) * (len(shape) - len(own)) + own
-    if len(own) > len(shape) or own[1] != shape[1] or not isinstance(value, Constant):
+    own = (1,) * (len(whole) - len(own)) + own
+    if len(own) > len(whole) or own[1] != whole[1] or not isinstance(value, Constant):
         return None
-    rows = own[2] if len(shape) == 4 else 1
+    rows = own[2] if len(whole) == 4 else 1
     array = value.value.numpy().reshape(*own[:2], rows, own[-1])
     return ctx.const(spread(array, 1, ctx.block))
 
@@ -92,6 +93,35 @@ def concat(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     starts = np.cumsum([0, *(blocks_of(each, ctx.block) * ctx.block for each in channels)])
     places = [start + np.arange(each) for start, each in zip(starts, channels, strict=False)]
     return regrouped(ctx, whole, np.concatenate(places))
+
+
+def split(ctx: Context, node: gs.Node, inputs: list[Any]) -> list[Blocked] | None:
+    """Channels in several parts."""
+    image = inputs[0]
+    if not isinstance(image, Blocked):
+        return None
+    axis, places = shape.splits(ctx, node, inputs, image.shape(ctx))
+    if axis != 1 or not all(places):
+        return None
+    return [channels_of(ctx, image, each) for each in places]
+
+
+def slice_(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
+    """Some of the channels, rows and columns."""
+    image = inputs[0]
+    if not isinstance(image, Blocked):
+        return None
+    images, channels, *space = shape.slices(ctx, node, image.shape(ctx))
+    if images != range(ctx.shape(image.expr)[0]) or not all((channels, *space)):
+        return None
+    taken = channels_of(ctx, image, channels)
+    batch, blocks, *sizes, block = ctx.shape(taken.expr)
+    rows, columns = space if len(space) == 2 else (range(1), *space)
+    if [rows, columns] == [range(size) for size in sizes]:
+        return taken
+    first, stride = [0, 0, rows.start, columns.start, 0], [1, 1, rows.step, columns.step, 1]
+    cut = (batch, blocks, len(rows), len(columns), block)
+    return replace(taken, expr=shape.strided(ctx, taken.expr, first, stride, cut))
 
 
 FROM_PLAIN = frozenset(["Conv", "ConvTranspose"])
@@ -154,6 +184,8 @@ ENTRIES: dict[str, Entry] = {
     "Conv": planar(conv),
     "ConvTranspose": planar(conv_transpose),
     "Concat": concat,
+    "Split": split,
+    "Slice": slice_,
     "ReduceMean": blocked_pool.reduce_mean,
     "Resize": resized,
     "MaxPool": planar(blocked_pool.max_pool),

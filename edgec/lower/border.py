@@ -32,4 +32,5 @@ def padded_for(data: te.Tensor, w: Window) -> te.Tensor:
         (size - 1) * stride + reach
         for size, stride, reach in zip(w.sizes, w.strides, w.reach, strict=True)
     )
-    return bordered(data, *w.before, rows, columns)
+    top, left = w.before
+    return bordered(data, top, left, rows, columns)

@@ -295,11 +295,13 @@ class Walk:
         if image is None:
             return False
         self._all_read(node)
-        if isinstance(image, Blocked):
-            self._check(node.outputs[0], image.shape(self.ctx), self.ctx.dtype(image.expr))
-            self.images[node.outputs[0].name] = image
-        else:
-            self._bind(node.outputs[0], image)
+        images = image if isinstance(image, list) else [image]
+        for tensor, each in zip(node.outputs, images, strict=False):
+            if not isinstance(each, Blocked):
+                self._bind(tensor, each)
+            elif tensor.name:
+                self._check(tensor, each.shape(self.ctx), self.ctx.dtype(each.expr))
+                self.images[tensor.name] = each
         return True
 
     def _entry(self, node: gs.Node) -> bool:

@@ -9,6 +9,21 @@ from tvm import te
 
 from edgec.lower.context import Context
 from edgec.lower.image import Blocked, blocks_of
+from edgec.lower.shape import strided
+
+
+def channels_of(ctx: Context, image: Blocked, channels: range) -> Blocked:
+    """Some of the channels, at least one: whole blocks stay what they are."""
+    batch, blocks, height, width, block = ctx.shape(image.expr)
+    if channels.step != 1 or channels.start % block:
+        return regrouped(ctx, image, np.array(channels))
+    count = blocks_of(len(channels), block)
+    first = [0, channels.start // block, 0, 0, 0]
+    sizes = (batch, count, height, width, block)
+    taken = image.expr
+    if count != blocks:
+        taken = strided(ctx, image.expr, first, [1] * 5, sizes)
+    return Blocked(taken, len(channels), image.rank)
 
 
 def regrouped(ctx: Context, image: Blocked, channels: np.ndarray) -> Blocked:

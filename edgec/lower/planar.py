@@ -12,7 +12,7 @@ from tvm import relax
 from edgec.lower.context import Context, Refused
 from edgec.lower.image import Blocked
 
-Entry = Callable[[Context, gs.Node, list[Any]], "Blocked | relax.Expr | None"]
+Entry = Callable[[Context, gs.Node, list[Any]], "Blocked | relax.Expr | list[Blocked] | None"]
 """Gets images in blocked form where they have one. Returns None to decline: the operator is then
 lowered on plain tensors."""
 
@@ -23,7 +23,7 @@ _OF_AXIS = ("kernel_shape", "strides", "dilations", "output_padding", "output_sh
 def planar(entry: Entry) -> Entry:
     """An entry for windows over height and width that takes those over one axis too."""
 
-    def either(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | relax.Expr | None:
+    def either(ctx: Context, node: gs.Node, inputs: list[Any]) -> Any:
         if len(_shape(ctx, inputs[0])) != 3:
             return entry(ctx, node, inputs)
         made = entry(ctx, _on_a_plane(ctx, node), [_row(ctx, inputs[0]), *inputs[1:]])
