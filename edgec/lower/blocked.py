@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from edgec.lower.blocked_conv import conv
 from edgec.lower.blocked_transpose import conv_transpose
 from edgec.lower.context import Context, Shape, axis_of
 from edgec.lower.image import Blocked, blocks_of, spread
-from edgec.lower.lanes import channels_of, regrouped
+from edgec.lower.lanes import channels_of, in_blocks, regrouped
 from edgec.lower.planar import Entry, planar
 from edgec.lower.views import joined
 
@@ -53,18 +54,28 @@ def kept(plain: Callable[..., relax.Expr]) -> Entry:
 
 
 def _operand(ctx: Context, value: Any, whole: Shape) -> relax.Expr | None:
-    """An operand in a form that broadcasts against blocked images; None where there is none."""
-    if value is None or isinstance(value, Blocked):
-        return value.expr if isinstance(value, Blocked) and value.channels == whole[1] else None
+    """An operand in a form that broadcasts against blocked images of the shape `whole`; None where
+    there is none, or only at the price of moving more than such an image."""
+    if isinstance(value, Blocked):
+        if value.channels == whole[1]:
+            return value.expr
+        value = value.plain(ctx)
+    if value is None:
+        return None
     own = ctx.shape(value)
     if all(extent == 1 for extent in own):
         return ctx.reshape(value, ()) if own else value
     own = (1,) * (len(whole) - len(own)) + own
-    if len(own) > len(whole) or own[1] != whole[1] or not isinstance(value, Constant):
+    if len(own) > len(whole) or own[1] not in (1, whole[1]):
         return None
-    rows = own[2] if len(whole) == 4 else 1
-    array = value.value.numpy().reshape(*own[:2], rows, own[-1])
-    return ctx.const(spread(array, 1, ctx.block))
+    batch, channels, *space = own
+    rows, columns = space if len(space) == 2 else (1, *space)
+    if channels == 1:
+        return ctx.reshape(value, (batch, 1, rows, columns, 1))
+    plane = (batch, channels, rows, columns)
+    if isinstance(value, Constant):
+        return ctx.const(spread(value.value.numpy().reshape(plane), 1, ctx.block))
+    return in_blocks(ctx, ctx.reshape(value, plane)).expr if prod(own) <= prod(whole) else None
 
 
 def resized(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:

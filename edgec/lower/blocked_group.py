@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tvm import relax, te, tirx
+from tvm import relax, te
 
 from edgec.lower.border import padded_for
 from edgec.lower.context import Context, Shape
 from edgec.lower.image import Blocked, blocks_of, spread
-from edgec.lower.lanes import regrouped
+from edgec.lower.lanes import in_blocks, regrouped
 from edgec.lower.window import Window
 
 _MOST_FILLED = 4
@@ -20,24 +20,10 @@ _MOST_FILLED = 4
 def repeated(ctx: Context, x: Any, times: int) -> Blocked:
     """The image, plain or blocked, as a blocked one that has each channel `times` times in a
     row."""
-    image = x if isinstance(x, Blocked) else _in_blocks(ctx, x)
+    image = x if isinstance(x, Blocked) else in_blocks(ctx, x)
     if times == 1:
         return image
     return regrouped(ctx, image, np.arange(image.channels * times) // times)
-
-
-def _in_blocks(ctx: Context, x: relax.Expr) -> Blocked:
-    batch, channels, height, width = ctx.shape(x)
-
-    def compute(data: te.Tensor) -> te.Tensor:
-        shape = (batch, blocks_of(channels, ctx.block), height, width, ctx.block)
-        return te.compute(
-            shape,
-            lambda n, c, i, j, v: data(n, tirx.min(c * ctx.block + v, channels - 1), i, j),
-            name="block",
-        )
-
-    return Blocked(ctx.te("block", compute, x), channels)
 
 
 def grouped(

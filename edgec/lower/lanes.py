@@ -5,11 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tvm import te
+from tvm import relax, te, tirx
 
 from edgec.lower.context import Context
 from edgec.lower.image import Blocked, blocks_of
 from edgec.lower.shape import strided
+
+
+def in_blocks(ctx: Context, x: relax.Expr) -> Blocked:
+    """A plain image [N, C, H, W] as a blocked one."""
+    batch, channels, height, width = ctx.shape(x)
+
+    def compute(data: te.Tensor) -> te.Tensor:
+        shape = (batch, blocks_of(channels, ctx.block), height, width, ctx.block)
+        return te.compute(
+            shape,
+            lambda n, c, i, j, v: data(n, tirx.min(c * ctx.block + v, channels - 1), i, j),
+            name="block",
+        )
+
+    return Blocked(ctx.te("block", compute, x), channels)
 
 
 def channels_of(ctx: Context, image: Blocked, channels: range) -> Blocked:

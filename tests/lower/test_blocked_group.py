@@ -55,6 +55,23 @@ def groups() -> onnx.ModelProto:
     return proto(m, x=[2, 12, 9, 10])
 
 
+def operands() -> onnx.ModelProto:
+    """Elementwise operators on a blocked image and a gate, a mask or an image that is plain."""
+    m = Model()
+    body = m.conv("x", 64, 12, 1)
+    squeezed = m.node("Flatten", m.node("GlobalAveragePool", body))
+    mixed = m.node("MatMul", squeezed, m.weight(64, 64))
+    gate = m.node("Reshape", mixed, m.constant(np.array([2, 64, 1, 1])))
+    mask = m.node("ReduceMax", body, m.constant(np.array([1])))
+    gated = m.node("Mul", m.node("Mul", body, gate), mask)
+    attention = m.node("Sigmoid", m.conv(body, 1, 64, 1))
+    m.conv(m.node("Add", gated, attention), 16, 64, 1, output=True)
+    m.node("Add", m.conv("x", 12, 12, 1), "x", output=True)
+    pooled = m.node("GlobalMaxPool", m.conv("x", 12, 12, 3))
+    m.node("Mul", m.node("Sin", "x"), pooled, output=True)
+    return proto(m, x=[2, 12, 9, 10])
+
+
 def lines() -> onnx.ModelProto:
     """Everything over one axis."""
     m = Model()
@@ -85,7 +102,8 @@ def lines() -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(
-    ("build", "target"), [(groups, RUNNABLE[0]), (groups, "host"), (lines, "host")]
+    ("build", "target"),
+    [(groups, RUNNABLE[0]), (groups, "host"), (operands, "host"), (lines, "host")],
 )
 def test_agrees_with_onnx_runtime(
     build: Callable[[], onnx.ModelProto], target: str, tmp_path: Path
@@ -98,6 +116,7 @@ def test_agrees_with_onnx_runtime(
     ("build", "blocks"),
     [
         (groups, {"conv2d_blocked": 9, "depthwise_blocked": 3, "regroup": 6}),
+        (operands, {"conv2d_blocked": 4, "block": 2, "unblock": 5}),
         (
             lines,
             {
