@@ -15,6 +15,7 @@ from tvm.ir import Constant
 
 from edgec.errors import LoweringError
 from edgec.lower.extract_loop import extract_loop
+from edgec.lower.extract_parts import join
 from edgec.lower.in_place import in_place_pairs
 from edgec.lower.origins import Nodes
 from edgec.lower.repeat import Loop, body_of, is_repeat
@@ -154,20 +155,10 @@ class _Extraction:
 
     def _joined(self, name: str, call: relax.Call) -> int:
         """A buffer of parts: what computes an operand writes its part at once, or it is copied."""
-        whole = self._add(Buffer(name, _nbytes(call.ty), "arena"))
-        offset = 0
-        for operand in call.args[0].fields:
-            (source,) = self._buffers(operand)
-            nbytes = _nbytes(operand.ty)
-            part = Buffer(name, nbytes, "arena", within=whole, offset=offset)
-            if source in self.movable:
-                self.movable.remove(source)
-                self.program.buffers[source] = replace(part, name=self.program.buffers[source].name)
-            else:
-                copy = self._copy_step(source, self._add(part), nbytes)
-                self.program.steps.append(replace(copy, nodes=self.nodes.get(name, ())))
-            offset += nbytes
-        self.movable.add(whole)
+        fields = call.args[0].fields
+        operands = [(self._buffers(field)[0], _nbytes(field.ty)) for field in fields]
+        whole, copies = join(self.program, self.movable, name, operands, self._copy_step)
+        self.program.steps += [replace(copy, nodes=self.nodes.get(name, ())) for copy in copies]
         return whole
 
     def _cut_out(self, name: str, call: relax.Call) -> int:

@@ -97,7 +97,8 @@ class _Loop:
 
     def _scanned(self, argument: int, backwards: bool, others: Sequence[int]) -> int:
         """The buffer of a scanned tensor: its own, unless the body sees that in another way too."""
-        if argument in self.moves or argument in others:
+        part = self.program.buffers[argument].within is not None
+        if part or argument in self.moves or argument in others:
             whole = self._add(self.program.buffers[argument].nbytes)
             nbytes = self.program.buffers[argument].nbytes
             self.before.append(self.copy_step(argument, whole, nbytes))

@@ -83,6 +83,38 @@ CASES = {
         ["p", "y"],
         1,
     ),
+    "what grows": (
+        [
+            *TWO,
+            ("Concat", "a b", "c"),
+            ("Conv", "b w", "d"),
+            ("Concat", "a b d", "e"),
+            ("Conv", "d w", "f"),
+            ("Concat", "a b d f", "g"),
+            ("Concat", "b d", "h"),
+            ("Relu", "c", "y"),
+            ("Relu", "e", "z"),
+            ("Relu", "g", "u"),
+            ("Relu", "h", "v"),
+        ],
+        ["y", "z", "u", "v"],
+        0,
+    ),
+    "what is put together again": (
+        [
+            ("Sin", "x", "a"),
+            ("Split", "a halves", "p q"),
+            ("Concat", "p q", "b"),
+            ("Cos", "b", "c"),
+            ("Sin", "q", "d"),
+            ("Concat", "p q d", "e"),
+            ("Concat", "q p", "f"),
+            ("Cos", "e", "y"),
+            ("Cos", "f", "z"),
+        ],
+        ["c", "y", "z"],
+        2,
+    ),
     "a slice of what is joined, joined again": (
         [
             ("Sin", "x", "a"),
@@ -124,7 +156,7 @@ def test_agrees_with_onnx_runtime(tmp_path: Path) -> None:
 
 
 def verify(proto: onnx.ModelProto, folder: Path) -> None:
-    result = compile_model(proto, folder / "m.edgec", Options(targets=("host",)))
+    result = compile_model(proto, folder / "m.edgec", Options(targets=("host",), level=0))
     assert [variant["verified"] for variant in result.manifest["variants"]] == ["device"]
 
 
@@ -183,4 +215,31 @@ def test_inside_a_loop(tmp_path: Path) -> None:
     [loop] = [step for step in program_of(proto).steps if isinstance(step, Repeat)]
     kernels = [call.kernel for call in calls_in(loop.body)]
     assert not any("concat" in kernel or "slice" in kernel for kernel in kernels)
+    verify(proto, tmp_path)
+
+
+def test_a_scanned_slice_is_taken_apart_and_put_together_again(tmp_path: Path) -> None:
+    """What moves from one run of the body to the next moves for the parts of its parts too."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Split", ["s"], ["p", "q"], axis=0, num_outputs=2),
+            helper.make_node("Concat", ["p", "q"], ["r"], axis=0),
+            helper.make_node("Sin", ["r"], ["each"]),
+        ],
+        "body",
+        [info("s", [32])],
+        [info("each", [32])],
+    )
+    bounds = [numpy_helper.from_array(np.array([n]), name) for n, name in ((2, "two"), (7, "end"))]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Slice", ["x", "two", "end"], ["some"]),
+            helper.make_node("Scan", ["some"], ["y"], num_scan_inputs=1, body=body),
+        ],
+        "g",
+        [info("x", [8, 32])],
+        [info("y", [5, 32])],
+        bounds,
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     verify(proto, tmp_path)
