@@ -13,8 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import networkx as nx
-
+from edgec.order import last_use_first, smallest_growth_first
 from edgec.program import Call, Program, Repeat, Select, Step, aligned, calls_in, reads, writes
 
 _IMPROVEMENTS = 400
@@ -25,10 +24,11 @@ _IMPROVEMENTS = 400
 class Plan:
     """Where everything lives.
 
-    `offsets` gives the arena offset in bytes of each arena buffer; buffers that share memory
-    share an offset. `bound_bytes` is the peak of live bytes in the chosen order: no arena can be
-    smaller. `given_bound_bytes` is the same for the order that lowering produced. `in_place`
-    has the variants of kernels that overwrite an input, by the name that steps call them.
+    `offsets` gives the arena offset in bytes of each arena buffer that is within no other; buffers
+    that share memory share an offset. `bound_bytes` is the peak of live bytes in the chosen order:
+    no arena can be smaller. `given_bound_bytes` is the same for the order that lowering produced.
+    `in_place` has the variants of kernels that overwrite an input, by the name that steps call
+    them.
     """
 
     program: Program
@@ -71,7 +71,7 @@ def plan(program: Program) -> Plan:
     given, given_merged = _blocks(program, program.steps)
     given_bound = _peak(given)
     steps, blocks, merged = list(program.steps), given, given_merged
-    for order in (_smallest_growth_first(program), _last_use_first(program)):
+    for order in (smallest_growth_first(program), last_use_first(program)):
         candidate, candidate_merged = _blocks(program, order)
         if _peak(candidate) < _peak(blocks):
             steps, blocks, merged = order, candidate, candidate_merged
@@ -125,17 +125,17 @@ def _overwrite(call: Call) -> Overwrite | None:
 def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], dict[int, Overwrite]]:
     """Lifetimes of the arena buffers under an order of steps, and which steps, by position, write
     over an input: such buffers are merged."""
-    arena = {i for i, b in enumerate(program.buffers) if b.where == "arena"}
+    arena = program.arena().keys()
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for index, step in enumerate(steps):
-        for buffer in writes(step) & arena:
+        for buffer in program.wholes(writes(step)) & arena:
             first.setdefault(buffer, index)
             last[buffer] = index
-        for buffer in reads(step) & arena:
+        for buffer in program.wholes(reads(step)) & arena:
             last[buffer] = index
     kept = (*(s.output for s in program.states), *(e.count for e in program.extents))
-    for buffer in arena.intersection(kept):
+    for buffer in arena & program.wholes(kept):
         last[buffer] = len(steps)
 
     leader = {buffer: buffer for buffer in first}
@@ -157,7 +157,7 @@ def _blocks(program: Program, steps: list[Step]) -> tuple[list[_Block], dict[int
             fits = aligned(program.buffers[source].nbytes) == aligned(
                 program.buffers[target].nbytes
             )
-            alone = step.inputs.count(source) == 1
+            alone = [program.whole(each)[0] for each in step.inputs].count(source) == 1
             if dies_here and fits and alone:
                 leader[target] = root(source)
                 last[root(source)] = last[target]
@@ -245,86 +245,3 @@ def _first_fit(
         offsets[block] = offset
         size = max(size, offset + block.nbytes)
     return offsets, size
-
-
-def _dependencies(program: Program) -> nx.MultiDiGraph:
-    """Steps as nodes, an edge per buffer that one hands to another.
-
-    Besides true dependencies, a step that rewrites a buffer comes after everything before it that
-    touched the buffer.
-    """
-    graph = nx.MultiDiGraph()
-    writer: dict[int, int] = {}
-    readers: dict[int, list[int]] = defaultdict(list)
-    for index, step in enumerate(program.steps):
-        graph.add_node(index)
-        for buffer in sorted(reads(step)):
-            if buffer in writer:
-                graph.add_edge(writer[buffer], index, buffer)
-            readers[buffer].append(index)
-        for buffer in sorted(writes(step)):
-            for earlier in (*readers[buffer], *([writer[buffer]] if buffer in writer else [])):
-                if earlier != index:
-                    graph.add_edge(earlier, index, buffer)
-            writer[buffer] = index
-            readers[buffer] = []
-    return graph
-
-
-def _smallest_growth_first(program: Program) -> list[Step]:
-    """Greedy order: of the steps that can run, the one after which the fewest bytes are live."""
-    graph = _dependencies(program)
-    sizes = {i: aligned(b.nbytes) for i, b in enumerate(program.buffers) if b.where == "arena"}
-    remaining: dict[int, int] = defaultdict(int)
-    for step in program.steps:
-        for buffer in reads(step):
-            remaining[buffer] += 1
-    waiting = {index: len(set(graph.predecessors(index))) for index in graph}
-    ready = [index for index, count in waiting.items() if count == 0]
-    order: list[Step] = []
-    started: set[int] = set()
-
-    def growth(index: int) -> tuple[int, int]:
-        step = program.steps[index]
-        born = sum(sizes.get(b, 0) for b in writes(step) - started)
-        freed = sum(sizes.get(b, 0) for b in reads(step) if remaining[b] == 1)
-        return born - freed, index
-
-    while ready:
-        chosen = min(ready, key=growth)
-        ready.remove(chosen)
-        step = program.steps[chosen]
-        order.append(step)
-        started |= writes(step)
-        for buffer in reads(step):
-            remaining[buffer] -= 1
-        for follower in set(graph.successors(chosen)):
-            waiting[follower] -= 1
-            if waiting[follower] == 0:
-                ready.append(follower)
-    return order
-
-
-def _last_use_first(program: Program) -> list[Step]:
-    """Depth first from the outputs backwards, the branch with the most bytes first."""
-    graph = _dependencies(program)
-    produced = {
-        index: sum(program.buffers[b].nbytes for b in writes(step))
-        for index, step in enumerate(program.steps)
-    }
-    done: set[int] = set()
-    order: list[Step] = []
-    for sink in [index for index in graph if graph.out_degree(index) == 0]:
-        stack = [(sink, False)]
-        while stack:
-            index, expanded = stack.pop()
-            if index in done:
-                continue
-            if expanded:
-                done.add(index)
-                order.append(program.steps[index])
-                continue
-            stack.append((index, True))
-            before = sorted(set(graph.predecessors(index)) - done, key=lambda i: (produced[i], -i))
-            stack.extend((i, False) for i in before)
-    return order

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -60,13 +60,16 @@ class Buffer:
 
     `where` says who provides it: the caller ("input", "output": `index` is the position in the
     model's signature), the weights file ("weight": `index` into `Program.weights`), the arena, or
-    the instance, from one run to the next ("state": `index` into `Program.states`).
+    the instance, from one run to the next ("state": `index` into `Program.states`). A buffer
+    `within` another, given by number, is its bytes from `offset` on; then that one says where.
     """
 
     name: str
     nbytes: int
     where: Where
     index: int = 0
+    within: int | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,30 @@ class Program:
     steps: list[Step] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     extents: list[Extent] = field(default_factory=list)
+
+    def around(self, number: int) -> Iterator[int]:
+        """Buffer `number` and those that it lies within, from the inside out."""
+        outer: int | None = number
+        while outer is not None:
+            yield outer
+            outer = self.buffers[outer].within
+
+    def whole(self, number: int) -> tuple[int, int]:
+        """The buffer within no other that buffer `number` lies in, and where in it, in bytes."""
+        *inner, outer = self.around(number)
+        return outer, sum(self.buffers[each].offset for each in inner)
+
+    def wholes(self, buffers: Iterable[int]) -> set[int]:
+        """The buffers within no other that hold `buffers`."""
+        return {self.whole(buffer)[0] for buffer in buffers}
+
+    def arena(self) -> dict[int, int]:
+        """Bytes that each arena buffer takes which is within no other."""
+        return {
+            number: aligned(buffer.nbytes)
+            for number, buffer in enumerate(self.buffers)
+            if buffer.where == "arena" and buffer.within is None
+        }
 
     def calls(self) -> Iterator[Call]:
         """Every kernel call, those inside repeats and selects included, in order."""

@@ -201,11 +201,15 @@ class _Tables:
         ]
 
     def _arg(self, number: int, moves: Sequence[Move] = ()) -> str:
-        buffer = self.plan.program.buffers[number]
+        program = self.plan.program
+        whole, offset = program.whole(number)
+        buffer = program.buffers[whole]
         index = buffer.index if buffer.where in ("input", "output", "state") else 0
-        move = next((m for m in moves if m.buffer == number), Move(number, 0, 0))
-        offset = self._offset(number, buffer) + move.start
-        return f"{_PLACES[buffer.where]}, {index}, {offset}, {move.stride}"
+        around = set(program.around(number))
+        passed = [move for move in moves if move.buffer in around]
+        offset += self._offset(whole, buffer) + sum(move.start for move in passed)
+        stride = sum(move.stride for move in passed)
+        return f"{_PLACES[buffer.where]}, {index}, {offset}, {stride}"
 
     def _offset(self, number: int, buffer: Buffer) -> int:
         if buffer.where == "arena":

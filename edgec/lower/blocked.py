@@ -14,6 +14,8 @@ entry here lets them reach a channel of the model.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,15 +23,14 @@ import onnx_graphsurgeon as gs
 from tvm import relax
 from tvm.ir import Constant
 
-from edgec.lower import activation, elementwise, pool, resize
+from edgec.lower import activation, blocked_pool, elementwise, resize, shape
 from edgec.lower.blocked_conv import conv
-from edgec.lower.context import Context, Shape
-from edgec.lower.image import Blocked, spread
-from edgec.lower.window import Window, window
-
-Entry = Callable[[Context, gs.Node, list[Any]], "Blocked | relax.Expr | None"]
-"""Gets images in blocked form where they have one. Returns None to decline: the operator is then
-lowered on plain tensors."""
+from edgec.lower.blocked_transpose import conv_transpose
+from edgec.lower.context import Context, Shape, axis_of
+from edgec.lower.image import Blocked, blocks_of, spread
+from edgec.lower.lanes import channels_of, in_blocks, regrouped
+from edgec.lower.planar import Entry, planar
+from edgec.lower.views import joined
 
 
 def kept(plain: Callable[..., relax.Expr]) -> Entry:
@@ -37,72 +38,50 @@ def kept(plain: Callable[..., relax.Expr]) -> Entry:
 
     def entry(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
         images = [each for each in inputs if isinstance(each, Blocked)]
-        shape = np.broadcast_shapes(*(image.shape(ctx) for image in images))
-        operands = [_operand(ctx, each, shape) for each in inputs]
+        if len({image.rank for image in images}) > 1:
+            return None
+        whole = np.broadcast_shapes(*(image.shape(ctx) for image in images))
+        if node.op in COSTLY and 2 * whole[1] <= ctx.block:
+            return None
+        operands = [_operand(ctx, each, whole) for each in inputs]
         if any(
             given is not None and made is None for given, made in zip(inputs, operands, strict=True)
         ):
             return None
-        return Blocked(plain(ctx, node, operands), shape[1])
+        return Blocked(plain(ctx, node, operands), whole[1], len(whole))
 
     return entry
 
 
-def _operand(ctx: Context, value: Any, shape: Shape) -> relax.Expr | None:
-    """An operand in a form that broadcasts against blocked images; None where there is none."""
-    if value is None or isinstance(value, Blocked):
-        return value.expr if isinstance(value, Blocked) and value.channels == shape[1] else None
+def _operand(ctx: Context, value: Any, whole: Shape) -> relax.Expr | None:
+    """An operand in a form that broadcasts against blocked images of the shape `whole`; None where
+    there is none, or only at the price of moving more than such an image."""
+    if isinstance(value, Blocked):
+        if value.channels == whole[1]:
+            return value.expr
+        value = value.plain(ctx)
+    if value is None:
+        return None
     own = ctx.shape(value)
     if all(extent == 1 for extent in own):
         return ctx.reshape(value, ()) if own else value
-    own = (1,) * (4 - len(own)) + own
-    if len(own) > 4 or own[1] != shape[1] or not isinstance(value, Constant):
+    own = (1,) * (len(whole) - len(own)) + own
+    if len(own) > len(whole) or own[1] not in (1, whole[1]):
         return None
-    return ctx.const(spread(value.value.numpy().reshape(own), 1, ctx.block))
-
-
-def _pooling(plain: Callable[[Context, gs.Node, relax.Expr, Window], relax.Expr]) -> Entry:
-    def entry(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
-        (image,) = inputs
-        if not isinstance(image, Blocked) or len([t for t in node.outputs if t.name]) > 1:
-            return None
-        space = image.shape(ctx)[2:]
-        w = pool.whole(space) if node.op.startswith("Global") else window(ctx, node, space)
-        return Blocked(plain(ctx, node, image.expr, _wide(w, ctx)), image.channels)
-
-    return entry
-
-
-def _wide(w: Window, ctx: Context) -> Window:
-    """A window over height, width and lanes, one lane at a time."""
-    return Window(
-        (*w.kernel, 1), (*w.strides, 1), (*w.dilations, 1), (*w.before, 0), (*w.after, 0),
-        (*w.sizes, ctx.block),
-    )  # fmt: skip
-
-
-def reduce_mean(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | relax.Expr | None:
-    """The mean over height and width."""
-    image = inputs[0]
-    axes = ctx.attr(node, "axes") if len(inputs) < 2 else ctx.constant(node, 1)
-    if not isinstance(image, Blocked) or axes is None:
-        return None
-    if sorted(int(axis) % 4 for axis in axes) != [2, 3]:
-        return None
-    ctx.ignore("noop_with_empty_axes")
-    space = image.shape(ctx)[2:]
-    mean = Blocked(
-        pool.average_of(ctx, node, image.expr, _wide(pool.whole(space), ctx)), image.channels
-    )
-    if ctx.attr(node, "keepdims", 1):
-        return mean
-    return ctx.reshape(mean.plain(ctx), image.shape(ctx)[:2])
+    batch, channels, *space = own
+    rows, columns = space if len(space) == 2 else (1, *space)
+    if channels == 1:
+        return ctx.reshape(value, (batch, 1, rows, columns, 1))
+    plane = (batch, channels, rows, columns)
+    if isinstance(value, Constant):
+        return ctx.const(spread(value.value.numpy().reshape(plane), 1, ctx.block))
+    return in_blocks(ctx, ctx.reshape(value, plane)).expr if prod(own) <= prod(whole) else None
 
 
 def resized(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     """Resampling over height and width."""
     image = inputs[0]
-    if not isinstance(image, Blocked):
+    if not isinstance(image, Blocked) or image.rank != 4:
         return None
     resizing = resize.resizing_of(ctx, node, [None, *inputs[1:]], image.shape(ctx))
     batch, blocks, _, _, block = ctx.shape(image.expr)
@@ -113,15 +92,51 @@ def resized(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
 
 
 def concat(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
-    """Channels one after the other, where each but the last fills its blocks."""
-    rank_4 = all(isinstance(each, Blocked) for each in inputs)
-    if not rank_4 or int(ctx.attr(node, "axis")) not in (1, -3):
+    """Channels one after the other; they change lanes where one but the last leaves some free."""
+    if not all(isinstance(each, Blocked) and each.rank == inputs[0].rank for each in inputs):
         return None
-    if any(each.channels % ctx.block for each in inputs[:-1]):
+    if axis_of(ctx.attr(node, "axis"), inputs[0].rank) != 1:
         return None
-    joined = ctx.emit(relax.op.concat([each.expr for each in inputs], axis=1))
-    return Blocked(joined, sum(each.channels for each in inputs))
+    channels = [each.channels for each in inputs]
+    whole = Blocked(joined(ctx, [each.expr for each in inputs], 1), sum(channels), inputs[0].rank)
+    if not any(each % ctx.block for each in channels[:-1]):
+        return whole
+    starts = np.cumsum([0, *(blocks_of(each, ctx.block) * ctx.block for each in channels)])
+    places = [start + np.arange(each) for start, each in zip(starts, channels, strict=False)]
+    return regrouped(ctx, whole, np.concatenate(places))
 
+
+def split(ctx: Context, node: gs.Node, inputs: list[Any]) -> list[Blocked] | None:
+    """Channels in several parts."""
+    image = inputs[0]
+    if not isinstance(image, Blocked):
+        return None
+    axis, places = shape.splits(ctx, node, inputs, image.shape(ctx))
+    if axis != 1 or not all(places):
+        return None
+    return [channels_of(ctx, image, each) for each in places]
+
+
+def slice_(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
+    """Some of the channels, rows and columns."""
+    image = inputs[0]
+    if not isinstance(image, Blocked):
+        return None
+    images, channels, *space = shape.slices(ctx, node, image.shape(ctx))
+    if images != range(ctx.shape(image.expr)[0]) or not all((channels, *space)):
+        return None
+    taken = channels_of(ctx, image, channels)
+    batch, blocks, *sizes, block = ctx.shape(taken.expr)
+    rows, columns = space if len(space) == 2 else (range(1), *space)
+    if [rows, columns] == [range(size) for size in sizes]:
+        return taken
+    first, stride = [0, 0, rows.start, columns.start, 0], [1, 1, rows.step, columns.step, 1]
+    cut = (batch, blocks, len(rows), len(columns), block)
+    return replace(taken, expr=shape.strided(ctx, taken.expr, first, stride, cut))
+
+
+FROM_PLAIN = frozenset(["Conv", "ConvTranspose"])
+"""Operators that make blocked images of plain ones."""
 
 ELEMENTWISE = frozenset(
     [
@@ -158,15 +173,36 @@ ELEMENTWISE = frozenset(
     ]
 )
 
+COSTLY = frozenset(
+    [
+        "Celu",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Gelu",
+        "Mish",
+        "Pow",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Swish",
+        "Tanh",
+    ]
+)
+"""Those of them that take longer than to leave the blocked form, where most lanes mean nothing."""
+
 ENTRIES: dict[str, Entry] = {
-    "Conv": conv,
+    "Conv": planar(conv),
+    "ConvTranspose": planar(conv_transpose),
     "Concat": concat,
-    "ReduceMean": reduce_mean,
+    "Split": split,
+    "Slice": slice_,
+    "ReduceMean": blocked_pool.reduce_mean,
     "Resize": resized,
-    "MaxPool": _pooling(pool.max_of),
-    "AveragePool": _pooling(pool.average_of),
-    "GlobalAveragePool": _pooling(pool.average_of),
-    "GlobalMaxPool": _pooling(pool.max_of),
+    "MaxPool": planar(blocked_pool.max_pool),
+    "AveragePool": planar(blocked_pool.average_pool),
+    "GlobalAveragePool": planar(blocked_pool.global_average_pool),
+    "GlobalMaxPool": planar(blocked_pool.global_max_pool),
     **{
         op: kept(entry)
         for op, entry in (activation.ENTRIES | elementwise.ENTRIES).items()

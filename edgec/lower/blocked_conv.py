@@ -6,18 +6,20 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from tvm import relax, te, tirx
+from tvm import relax, te
 
 from edgec.lower import winograd
-from edgec.lower.context import Context, Shape, literal
+from edgec.lower.blocked_group import grouped, repeated
+from edgec.lower.border import padded_for
+from edgec.lower.context import Context, Shape
 from edgec.lower.image import Blocked, spread
 from edgec.lower.window import Window, window
 
 
 def conv(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
-    """Dense and depthwise convolutions of float32 images by constant weights."""
+    """Convolutions of float32 images by constant weights."""
     x, weight = inputs[0], ctx.constant(node, 1)
-    shape = _image_shape(ctx, x)
+    shape = image_shape(ctx, x)
     if shape is None or weight is None or weight.dtype != np.float32:
         return None
     bias = ctx.constant(node, 2)
@@ -29,9 +31,11 @@ def conv(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
         return None
     if groups == 1 and weight.shape[1] == shape[1]:
         y = _dense(ctx, x, shape, weight, w)
-    elif groups == shape[1] == weight.shape[0] and isinstance(x, Blocked):
-        y = _depthwise(ctx, x, weight, w)
+    elif groups == shape[1] and weight.shape[1] == 1:
+        y = _depthwise(ctx, repeated(ctx, x, weight.shape[0] // groups), weight, w)
     else:
+        y = grouped(ctx, x, shape, weight, w, groups)
+    if y is None:
         return None
     if bias is not None:
         lanes = spread(bias.reshape(1, -1, 1, 1), 1, ctx.block)
@@ -39,7 +43,8 @@ def conv(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     return Blocked(y, weight.shape[0])
 
 
-def _image_shape(ctx: Context, x: Any) -> Shape | None:
+def image_shape(ctx: Context, x: Any) -> Shape | None:
+    """The shape of a float32 image, None for anything else."""
     if isinstance(x, Blocked):
         return x.shape(ctx) if ctx.dtype(x.expr) == "float32" else None
     shape = ctx.shape(x)
@@ -61,7 +66,7 @@ def _dense(ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window) ->
         taps = np.ascontiguousarray(taps)
 
     def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
-        padded = _padded(data, w, isinstance(x, Blocked))
+        padded = padded_for(data, w)
         kh, kw = (te.reduce_axis((0, k), f"k{a}") for a, k in enumerate(w.kernel))
         if whole:
             outer = te.reduce_axis((0, channels // block), "ib")
@@ -104,7 +109,7 @@ def _depthwise(ctx: Context, x: Blocked, weight: np.ndarray, w: Window) -> relax
     taps = np.ascontiguousarray(spread(weight[:, 0], 0, ctx.block))
 
     def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
-        padded = _padded(data, w, blocked=True)
+        padded = padded_for(data, w)
         kh, kw = (te.reduce_axis((0, k), f"k{a}") for a, k in enumerate(w.kernel))
 
         def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
@@ -117,24 +122,3 @@ def _depthwise(ctx: Context, x: Blocked, weight: np.ndarray, w: Window) -> relax
         return te.compute(out, element, name="depthwise_blocked")
 
     return ctx.te("depthwise", compute, x.expr, ctx.const(taps))
-
-
-def _padded(data: te.Tensor, w: Window, blocked: bool) -> te.Tensor:
-    """The image with zeros where windows reach beyond it; itself where none does."""
-    height, width = int(data.shape[2]), int(data.shape[3])
-    rows, columns = (
-        (size - 1) * stride + reach
-        for size, stride, reach in zip(w.sizes, w.strides, w.reach, strict=True)
-    )
-    top, left = w.before
-    if not top and not left and rows <= height and columns <= width:
-        return data
-
-    def element(n: Any, c: Any, i: Any, j: Any, *lane: Any) -> Any:
-        inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width)
-        return tirx.if_then_else(
-            inside, data(n, c, i - top, j - left, *lane), literal(0, "float32")
-        )
-
-    shape = (*data.shape[:2], rows, columns, *(data.shape[4:] if blocked else ()))
-    return te.compute(shape, element, name="pad")

@@ -63,6 +63,11 @@ WIDER = {
 """The types in which those are held that are too narrow to compute with (see `narrow`)."""
 
 
+OUT_ELEMENTWISE_FUSABLE = 4
+"""TVM's `op_pattern` of a kernel that computes what follows element by element in the same loop,
+but nothing of what comes before: it reads each of its inputs several times."""
+
+
 def held_dtype(dtype: Any) -> str:
     """The TVM dtype that holds elements of a numpy dtype; raises Refused for strings."""
     name = np.dtype(dtype).name

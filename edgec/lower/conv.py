@@ -56,7 +56,7 @@ def conv_transpose(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None])
     x, weight = inputs[0], inputs[1]
     bias = inputs[2] if len(inputs) > 2 else None
     groups = int(ctx.attr(node, "group", 1))
-    w, sizes = _transposed_window(ctx, node, ctx.shape(x)[2:], ctx.shape(weight)[2:])
+    w, sizes = transposed_window(ctx, node, ctx.shape(x)[2:], ctx.shape(weight)[2:])
     value = ctx.constant(node, 1)
     if value is not None and groups == 1 and len(sizes) == 2 and _tiles(w):
         y = _by_phases(ctx, x, value, w, sizes)
@@ -65,10 +65,11 @@ def conv_transpose(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None])
     return _biased(ctx, y, bias)
 
 
-def _transposed_window(
+def transposed_window(
     ctx: Context, node: gs.Node, space: tuple[int, ...], kernel: tuple[int, ...]
 ) -> tuple[Window, tuple[int, ...]]:
-    """The window, `before` being what is cut off the front, and the output's spatial sizes."""
+    """The window of a transposed convolution, `before` being what is cut off the front, and the
+    output's spatial sizes."""
     rank = len(space)
     if tuple(ctx.attr(node, "kernel_shape", kernel)) != kernel:
         raise Refused("kernel_shape differs from the weights' shape")

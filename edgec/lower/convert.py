@@ -288,17 +288,20 @@ class Walk:
         if entry is None:
             return False
         inputs = [self._form(t) for t in node.inputs]
-        if node.op != "Conv" and not any(isinstance(each, Blocked) for each in inputs):
+        reads_plain = node.op in blocked.FROM_PLAIN
+        if not reads_plain and not any(isinstance(each, Blocked) for each in inputs):
             return False
         image = entry(self.ctx, node, inputs)
         if image is None:
             return False
         self._all_read(node)
-        if isinstance(image, Blocked):
-            self._check(node.outputs[0], image.shape(self.ctx), self.ctx.dtype(image.expr))
-            self.images[node.outputs[0].name] = image
-        else:
-            self._bind(node.outputs[0], image)
+        images = image if isinstance(image, list) else [image]
+        for tensor, each in zip(node.outputs, images, strict=False):
+            if not isinstance(each, Blocked):
+                self._bind(tensor, each)
+            elif tensor.name:
+                self._check(tensor, each.shape(self.ctx), self.ctx.dtype(each.expr))
+                self.images[tensor.name] = each
         return True
 
     def _entry(self, node: gs.Node) -> bool:

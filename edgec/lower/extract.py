@@ -7,7 +7,7 @@ work: its result is the same buffer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import IRModule, relax, te, tirx
@@ -15,6 +15,7 @@ from tvm.ir import Constant
 
 from edgec.errors import LoweringError
 from edgec.lower.extract_loop import extract_loop
+from edgec.lower.extract_parts import join
 from edgec.lower.in_place import in_place_pairs
 from edgec.lower.origins import Nodes
 from edgec.lower.repeat import Loop, body_of, is_repeat
@@ -51,6 +52,9 @@ def extract(
 
 
 class _Extraction:
+    """`movable` are the buffers that only steps of the function at hand write, each of which could
+    as well write them elsewhere."""
+
     def __init__(
         self,
         module: IRModule,
@@ -65,6 +69,7 @@ class _Extraction:
         self.nodes = nodes
         self.buffer_of: dict[relax.Var, int | tuple[int, ...]] = {}
         self.weight_of: dict[tuple[str, bytes], int] = {}
+        self.movable: set[int] = set()
 
     def run(self, extents: list[tuple[int, int]]) -> None:
         main = self.module["main"]
@@ -80,8 +85,10 @@ class _Extraction:
 
     def _results(self, function: relax.Function) -> tuple[int, ...]:
         """Append the steps of a function whose parameters have buffers; those of its results."""
+        outside, self.movable = self.movable, set()
         for binding in _bindings(function):
             self.buffer_of[binding.var] = self._value(binding.var.name, binding.value)
+        self.movable = outside
         return self._buffers(function.body.body)
 
     def _add(self, buffer: Buffer) -> int:
@@ -93,6 +100,10 @@ class _Extraction:
             return self._call(name, value)
         if is_repeat(value):
             return self._loop(name, value)
+        if isinstance(value, relax.Call) and value.op.name == "relax.concat":
+            return self._joined(name, value)
+        if isinstance(value, relax.Call) and value.op.name == "relax.strided_slice":
+            return self._cut_out(name, value)
         if isinstance(value, relax.Call) and value.op.name == "relax.reshape":
             return self._buffers(value.args[0])[0]
         if isinstance(value, relax.TupleGetItem):
@@ -129,6 +140,7 @@ class _Extraction:
             self._add(Buffer(name if i == 0 else f"{name}.{i}", _nbytes(type_), "arena"))
             for i, type_ in enumerate(types)
         )
+        self.movable.update(outputs)
         if any(self.program.buffers[buffer].nbytes for buffer in outputs):
             self.program.steps.append(
                 Call(
@@ -140,6 +152,22 @@ class _Extraction:
                 )
             )
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _joined(self, name: str, call: relax.Call) -> int:
+        """A buffer of parts: what computes an operand writes its part at once, or it is copied."""
+        fields = call.args[0].fields
+        operands = [(self._buffers(field)[0], _nbytes(field.ty)) for field in fields]
+        whole, copies = join(self.program, self.movable, name, operands, self._copy_step)
+        self.program.steps += [replace(copy, nodes=self.nodes.get(name, ())) for copy in copies]
+        return whole
+
+    def _cut_out(self, name: str, call: relax.Call) -> int:
+        """The part of a buffer that a slice along its outermost axis is."""
+        source, axes, first, _ = call.args
+        (whole,) = self._buffers(source)
+        row = _nbytes(source.ty) // int(source.ty.shape.values[int(axes.fields[0])])
+        offset = int(first.fields[0]) * row
+        return self._add(Buffer(name, _nbytes(call.ty), "arena", within=whole, offset=offset))
 
     def _loop(self, name: str, call: relax.Call) -> int | tuple[int, ...]:
         function = self.module[body_of(call)]
@@ -169,7 +197,7 @@ class _Extraction:
         buffers = self.program.buffers
         for index, (buffer, tensor) in enumerate(zip(results, self.program.outputs, strict=True)):
             output = Buffer(tensor.name, tensor.nbytes, "output", index)
-            if buffers[buffer].where == "arena":
+            if buffers[buffer].where == "arena" and buffers[buffer].within is None:
                 buffers[buffer] = output
             elif tensor.nbytes:
                 copy = self._copy_step(buffer, self._add(output), tensor.nbytes)

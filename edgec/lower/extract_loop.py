@@ -8,7 +8,7 @@ buffers, moved from one run of the body to the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from edgec.lower.repeat import Loop
@@ -97,7 +97,8 @@ class _Loop:
 
     def _scanned(self, argument: int, backwards: bool, others: Sequence[int]) -> int:
         """The buffer of a scanned tensor: its own, unless the body sees that in another way too."""
-        if argument in self.moves or argument in others:
+        part = self.program.buffers[argument].within is not None
+        if part or argument in self.moves or argument in others:
             whole = self._add(self.program.buffers[argument].nbytes)
             nbytes = self.program.buffers[argument].nbytes
             self.before.append(self.copy_step(argument, whole, nbytes))
@@ -115,7 +116,8 @@ class _Loop:
         nbytes = self._nbytes(result)
         target = self._add(nbytes * self.loop.times)
         self._move(target, nbytes, backwards)
-        if result >= self.fresh and result not in self.moves and not nested:
+        alone = self.program.buffers[result].within is None
+        if result >= self.fresh and alone and result not in self.moves and not nested:
             self._rename(result, target)
         else:
             steps = self.first if result < self.fresh else self.last
@@ -136,21 +138,32 @@ class _Loop:
 
     def _is_free(self, place: int, result: int) -> bool:
         """Whether nothing reads `place` once the body begins to write `result`, unless in place."""
-        makers = [i for i, step in enumerate(self.steps) if result in writes(step)]
-        if not makers or any(place in reads(step) for step in self.steps[makers[0] + 1 :]):
+        if self.program.buffers[result].within is not None:
             return False
-        maker = self.steps[makers[0]]
-        if place not in reads(maker):
+        makers = [i for i, step in enumerate(self.steps) if result in self._wholes(writes(step))]
+        if not makers:
+            return False
+        maker, *later = self.steps[makers[0] :]
+        if any(place in self._wholes(reads(step)) for step in later):
+            return False
+        if place not in self._wholes(reads(maker)):
             return True
         return isinstance(maker, Call) and any(
             maker.inputs[source] == place and maker.outputs[target] == result
             for source, target in maker.in_place
-            if maker.inputs.count(place) == 1
+            if self._wholes(maker.inputs).count(place) == 1
         )
+
+    def _wholes(self, buffers: Iterable[int]) -> list[int]:
+        """The buffers that hold `buffers`."""
+        return [self.program.whole(buffer)[0] for buffer in buffers]
 
     def _rename(self, old: int, new: int) -> None:
         self.steps = _renamed(self.steps, old, new)
         self.last = _renamed(self.last, old, new)
+        for number, buffer in enumerate(self.program.buffers):
+            if buffer.within == old:
+                self.program.buffers[number] = replace(buffer, within=new)
         self.renamed[old] = new
 
 

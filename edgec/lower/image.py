@@ -17,28 +17,34 @@ from edgec.lower.context import Context, Shape
 
 @dataclass(frozen=True)
 class Blocked:
-    """A blocked image: `expr` has shape [N, blocks, H, W, b], `channels` of it mean something."""
+    """A blocked image: `expr` has shape [N, blocks, H, W, b], `channels` of it mean something.
+
+    Where the model sees an image of one axis (`rank` 3), H is 1.
+    """
 
     expr: relax.Expr
     channels: int
+    rank: int = 4
 
     def shape(self, ctx: Context) -> Shape:
         """The shape the model sees."""
         batch, _, height, width, _ = ctx.shape(self.expr)
-        return batch, self.channels, height, width
+        return (batch, self.channels, *([height] if self.rank == 4 else []), width)
 
     def plain(self, ctx: Context) -> relax.Expr:
-        """The same image as [N, C, H, W]."""
-        shape, block = self.shape(ctx), ctx.shape(self.expr)[4]
-        if shape[2] == shape[3] == 1 and self.channels % block == 0:
-            return ctx.reshape(self.expr, shape)
+        """The same image as [N, C, H, W], or [N, C, W]."""
+        batch, _, height, width, block = ctx.shape(self.expr)
+        if height == width == 1 and self.channels % block == 0:
+            return ctx.reshape(self.expr, self.shape(ctx))
 
         def unblocked(x: te.Tensor) -> te.Tensor:
             return te.compute(
-                shape, lambda n, c, h, w: x(n, c // block, h, w, c % block), name="unblock"
+                (batch, self.channels, height, width),
+                lambda n, c, h, w: x(n, c // block, h, w, c % block),
+                name="unblock",
             )
 
-        return ctx.te("unblock", unblocked, self.expr)
+        return ctx.reshape(ctx.te("unblock", unblocked, self.expr), self.shape(ctx))
 
 
 def blocks_of(channels: int, block: int) -> int:

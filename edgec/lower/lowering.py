@@ -17,6 +17,7 @@ from edgec.lower.chain import chain_convolutions
 from edgec.lower.convert import EXTENTS, ORIGIN, to_relax
 from edgec.lower.extract import Lowered, extract
 from edgec.lower.origins import trace
+from edgec.lower.views import VIEWS
 from edgec.program import Call, Program, Step, Tensor
 from edgec.targets import Target
 from edgec.tensors import is_static
@@ -24,10 +25,11 @@ from edgec.tensors import is_static
 TO_KERNELS: tuple[tvm.transform.Pass, ...] = (
     relax.transform.CanonicalizeBindings(),
     relax.transform.DeadCodeElimination(),
-    relax.transform.LegalizeOps(),
+    relax.transform.LegalizeOps(skip_ops=list(VIEWS)),
     relax.transform.AnnotateTIROpPattern(),
 )
-"""Relax operators to calls of TIR kernels. Constants were folded before, in numpy."""
+"""Relax operators to calls of TIR kernels, but for those that move nothing. Constants were folded
+before, in numpy."""
 
 TO_FUSED_KERNELS: tuple[tvm.transform.Pass, ...] = (
     relax.transform.FuseTIR(),

@@ -124,10 +124,13 @@ def average_pool(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax
 
 def average_of(ctx: Context, node: gs.Node, x: relax.Expr, w: Window) -> relax.Expr:
     """The mean of each window over the axes after the first two."""
+    return divided(ctx, node, _summed(ctx, x, w, lambda v: v), ctx.shape(x)[2:], w)
+
+
+def divided(ctx: Context, node: gs.Node, total: relax.Expr, space: Shape, w: Window) -> relax.Expr:
+    """Sums over windows of an image of `space`, each divided by the elements that it averages."""
     include = bool(ctx.attr(node, "count_include_pad", 0))
-    space = ctx.shape(x)[2:]
-    dtype = ctx.dtype(x)
-    total = _summed(ctx, x, w, lambda v: v)
+    dtype = ctx.dtype(total)
     counts = [_counts(n, w, a, include) for a, n in enumerate(space)]
     if all(len(set(c)) == 1 for c in counts):
         scale = 1.0 / prod(c[0] for c in counts)

@@ -19,6 +19,7 @@ from edgec.lower.cells import CELLS, Weights, activations, clipping, columns
 from edgec.lower.context import Context, Refused, Result, literal, select
 from edgec.lower.matmul import product
 from edgec.lower.repeat import Exprs, repeat
+from edgec.lower.views import joined
 
 _WAYS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 """Which directions of a layer go backwards."""
@@ -177,7 +178,7 @@ def _stacked(ctx: Context, parts: Sequence[relax.Expr], axis: int) -> relax.Expr
     shape = list(ctx.shape(parts[0]))
     shape.insert(axis, 1)
     widened = [ctx.reshape(part, tuple(shape)) for part in parts]
-    return widened[0] if len(parts) == 1 else ctx.emit(relax.op.concat(widened, axis))
+    return joined(ctx, widened, axis)
 
 
 ENTRIES = dict.fromkeys(CELLS, recurrent)

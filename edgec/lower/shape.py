@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Any
 
@@ -11,6 +13,7 @@ from tvm import relax, te, tirx
 from tvm.ir import Constant
 
 from edgec.lower.context import Context, Refused, Shape, axis_of, literal
+from edgec.lower.views import cut_out, joined
 
 
 def reshape(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
@@ -86,7 +89,7 @@ def concat(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     if not full:
         shape = np.concatenate([np.empty(ctx.shape(x)) for x in inputs], axis).shape
         return ctx.empty(shape, ctx.dtype(inputs[0]))
-    return full[0] if len(full) == 1 else ctx.emit(relax.op.concat(full, axis))
+    return joined(ctx, full, axis)
 
 
 def expand(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
@@ -118,19 +121,25 @@ def picked(ctx: Context, name: str, x: relax.Expr, shape: Shape, source: Any) ->
 def slice_(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
     x = inputs[0]
     shape = ctx.shape(x)
+    taken = slices(ctx, node, shape)
+    if taken == [range(size) for size in shape]:
+        return x
+    first, stride = [each.start for each in taken], [each.step for each in taken]
+    return strided(ctx, x, first, stride, tuple(map(len, taken)))
+
+
+def slices(ctx: Context, node: gs.Node, shape: Shape) -> list[range]:
+    """The places that a Slice takes along each axis of a tensor of `shape`."""
     rank = len(shape)
     starts, ends = _bounds(ctx, node, 1, "starts", []), _bounds(ctx, node, 2, "ends", [])
     axes = [axis_of(a, rank) for a in _bounds(ctx, node, 3, "axes", list(range(len(starts))))]
     steps = _bounds(ctx, node, 4, "steps", [1] * len(starts))
-    first, stride, sizes = [0] * rank, [1] * rank, list(shape)
+    taken = [range(size) for size in shape]
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step == 0:
             raise Refused("a step of 0")
-        taken = _taken(start, end, step, shape[axis])
-        first[axis], stride[axis], sizes[axis] = taken.start, step, len(taken)
-    if tuple(sizes) == shape and all(s == 1 for s in stride):
-        return x
-    return strided(ctx, x, first, stride, tuple(sizes))
+        taken[axis] = _taken(start, end, step, shape[axis])
+    return taken
 
 
 def _bounds(ctx: Context, node: gs.Node, position: int, name: str, default: list[int]) -> list[int]:
@@ -153,6 +162,10 @@ def strided(
     ctx: Context, x: relax.Expr, first: list[int], stride: list[int], sizes: Shape
 ) -> relax.Expr:
     """`x` from `first` on, every `stride`-th element, `sizes` of them per axis."""
+    if set(stride) == {1} and 0 not in sizes:
+        view = cut_out(ctx, x, first, sizes)
+        if view is not None:
+            return view
     return picked(
         ctx,
         "slice",
@@ -165,6 +178,19 @@ def strided(
 def split(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> list[relax.Expr]:
     x = inputs[0]
     shape = ctx.shape(x)
+    axis, places = splits(ctx, node, inputs, shape)
+    parts = []
+    for place in places:
+        first = [place.start if a == axis else 0 for a in range(len(shape))]
+        out = tuple(len(place) if a == axis else n for a, n in enumerate(shape))
+        parts.append(strided(ctx, x, first, [1] * len(shape), out))
+    return parts
+
+
+def splits(
+    ctx: Context, node: gs.Node, inputs: Sequence[Any], shape: Shape
+) -> tuple[int, list[range]]:
+    """The axis along which a Split divides a tensor of `shape`, and the places of each part."""
     axis = axis_of(ctx.attr(node, "axis", 0), len(shape))
     sizes = ctx.attr(node, "split")
     count = int(ctx.attr(node, "num_outputs", len(node.outputs)))
@@ -177,13 +203,8 @@ def split(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> list[
         sizes = [min(chunk, shape[axis] - k * chunk) for k in range(count)]
     if sum(int(n) for n in sizes) != shape[axis] or min(sizes) < 0:
         raise Refused(f"parts of {list(sizes)} do not make up {shape[axis]}")
-    parts, start = [], 0
-    for size in sizes:
-        first = [start if a == axis else 0 for a in range(len(shape))]
-        out = tuple(int(size) if a == axis else n for a, n in enumerate(shape))
-        parts.append(strided(ctx, x, first, [1] * len(shape), out))
-        start += int(size)
-    return parts
+    ends = [0, *accumulate(int(size) for size in sizes)]
+    return axis, [range(start, end) for start, end in pairwise(ends)]
 
 
 def pad(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:

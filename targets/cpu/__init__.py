@@ -15,7 +15,9 @@ from edgec.targets import Target
 from edgec.targets.cpu.blocks import inline_cheap_producers
 from edgec.targets.cpu.chain import schedule_chain
 from edgec.targets.cpu.conv2d import schedule_conv2d
+from edgec.targets.cpu.conv_transpose import schedule_conv_transpose
 from edgec.targets.cpu.elementwise import schedule_elementwise
+from edgec.targets.cpu.image import schedule_image
 from edgec.targets.cpu.matmul import schedule_matmul
 from edgec.targets.cpu.reduction import schedule_reduction
 from edgec.targets.cpu.rows import schedule_rows
@@ -27,9 +29,11 @@ RULES: tuple[Rule, ...] = (
     schedule_conv2d,
     schedule_chain,
     schedule_winograd,
+    schedule_conv_transpose,
     schedule_matmul,
     schedule_rows,
     schedule_reduction,
+    schedule_image,
     schedule_elementwise,
 )
 

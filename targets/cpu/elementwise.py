@@ -32,7 +32,7 @@ def vectorise_and_share(schedule: s_tir.Schedule, block: SBlockRV, target: Targe
     if not loops or total == 0:
         return
     lanes = target.vector_bits // 32
-    if _contiguous(schedule, block):
+    if reads_its_own_index(schedule, block):
         loops = [schedule.fuse(*loops)] if len(loops) > 1 else loops
     inner = loops[-1]
     outer: list[LoopRV] = list(loops[:-1])
@@ -47,7 +47,7 @@ def vectorise_and_share(schedule: s_tir.Schedule, block: SBlockRV, target: Targe
         schedule.parallel(schedule.fuse(*outer) if len(outer) > 1 else outer[0])
 
 
-def _contiguous(schedule: s_tir.Schedule, block: SBlockRV) -> bool:
+def reads_its_own_index(schedule: s_tir.Schedule, block: SBlockRV) -> bool:
     """Whether every buffer is read and written at the block's own index: one flat loop will do."""
     stmt = schedule.get(block)
     if len(stmt.writes) != 1:

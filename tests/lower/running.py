@@ -23,7 +23,9 @@ from edgec.targets.cpu import schedule
 
 HOST = host()
 TARGET = tvm_target(HOST)
-FUSE = tvm.transform.Sequential([*TO_KERNELS, relax.transform.FuseOps(), *TO_FUSED_KERNELS])
+FUSE = tvm.transform.Sequential(
+    [*TO_KERNELS, relax.transform.FuseOps(), *TO_FUSED_KERNELS, relax.transform.LegalizeOps()]
+)
 
 
 def run(graph: Graph, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import edgec
 from edgec import targets
@@ -49,3 +50,13 @@ def test_lanes_beyond_the_channels_reach_no_output() -> None:
     proto, feeds, _ = m.expected()
     result = edgec.compile(proto).run(feeds)
     assert all(np.isfinite(values).all() for values in result.values())
+
+
+@pytest.mark.parametrize(("channels", "plain"), [(1, True), (8, True), (9, False)])
+def test_costly_functions_of_few_channels_are_taken_of_plain_images(
+    channels: int, plain: bool
+) -> None:
+    m = Model()
+    m.out(m.node("Sigmoid", m.conv(m.input(1, 3, 17, 13), (3, channels), 3, 3)))
+    kernels = lower_graph(load(m.expected()[0]), "m", [], targets.resolve("x86-64-v3")).kernels
+    assert any("unblock_sigmoid" in name for name in kernels) is plain

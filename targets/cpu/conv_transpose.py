@@ -1,0 +1,80 @@
+"""Transposed convolutions on blocked images (`edgec.lower.blocked_transpose`).
+
+A tile is a few columns of the input times all phases of the stride: the phases read the same
+inputs. Its sums stay in registers over the whole reduction, and are written side by side.
+
+    parallel for image, block of output channels, input row:
+        border = the input's rows, padded
+        for column tile:
+            sums[phase, column, phase, lane] = 0
+            for input channel, tap:  sums += border[column] * taps[phase, phase, lane]
+            out = tail(sums)
+"""
+
+from __future__ import annotations
+
+import math
+
+from tvm import s_tir
+from tvm.s_tir.schedule import SBlockRV
+
+from edgec.targets import Target
+from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial, largest_divisor
+from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
+from edgec.targets.cpu.tiles import most_sums, sum_in_registers
+
+
+def schedule_conv_transpose(schedule: s_tir.Schedule, target: Target) -> bool:
+    """Take kernels whose one reduction is a transposed convolution, with at most one tail."""
+    blocks = compute_blocks(schedule)
+    names = [schedule.get(block).name_hint for block in blocks]
+    if names.count("conv2d_transpose_blocked") != 1:
+        return False
+    if sum(not is_spatial(schedule, block) for block in blocks) != 1:
+        return False
+    position = names.index("conv2d_transpose_blocked")
+    conv, before, after = blocks[position], blocks[:position], blocks[position + 1 :]
+    if len(after) > 1 or names[:position] not in ([], ["pad"]):
+        return False
+    output = after[0] if after else schedule.cache_write(conv, 0, "global")
+    if extents(schedule, output) != extents(schedule, conv)[:5]:
+        return False
+    _schedule(schedule, before, conv, output, target)
+    return True
+
+
+def _schedule(
+    schedule: s_tir.Schedule,
+    before: list[SBlockRV],
+    conv: SBlockRV,
+    output: SBlockRV,
+    target: Target,
+) -> None:
+    strides = [int(stride) for stride in schedule.get(conv).annotations["strides"]]
+    *_, height, width, lanes = extents(schedule, output)
+    rows, columns = tile(height, width, strides, most_sums(target, lanes))
+    image, block, row, column, lane = schedule.get_loops(output)
+    row, row_in = schedule.split(row, factors=[None, rows])
+    column, column_in = schedule.split(column, factors=[None, columns])
+    schedule.reorder(image, block, row, column, row_in, column_in, lane)
+    shared = schedule.fuse(image, block, row)
+    if math.prod(extents(schedule, conv)) >= PARALLEL_ITERATIONS:
+        schedule.parallel(shared)
+    for loop in (row_in, column_in):
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
+    schedule.compute_at(conv, column, preserve_unit_loops=True)
+    for border in before:
+        schedule.compute_at(border, shared, preserve_unit_loops=True)
+        if len(extents(schedule, border)) == 5:
+            schedule.vectorize(schedule.get_loops(border)[-1])
+    _, *taps = sum_in_registers(schedule, conv)
+    for tap in taps[:2]:
+        schedule.unroll(tap)
+
+
+def tile(height: int, width: int, strides: list[int], sums: int) -> tuple[int, int]:
+    """Rows and columns of the output per tile: whole phases where `sums` vectors hold them."""
+    rows = strides[0] if height % strides[0] == 0 and math.prod(strides) <= sums else 1
+    unit = strides[1] if width % strides[1] == 0 and rows * strides[1] <= sums else 1
+    return rows, unit * largest_divisor(width // unit, max(1, sums // (rows * unit)))
