@@ -27,6 +27,7 @@ from edgec.data import Sample, index_limits, open_data
 from edgec.errors import EdgecError, UsageError
 from edgec.floors import find_floors
 from edgec.passes import LEVELS
+from edgec.peaks import processor_name
 from edgec.peers import PEERS, EngineError, EngineProcess
 from edgec.program import Tensor
 from edgec.rewrite import optimize
@@ -150,18 +151,9 @@ def bench(
 
 def machine() -> dict[str, str]:
     """What a time belongs to: processor, usable cores, system."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if line.startswith("model name"):
-            processor = line.partition(":")[2].strip()
-            break
     cores = _cores()
     return {
-        "processor": processor,
+        "processor": processor_name(),
         "cores": f"{cores} core{'s' if cores > 1 else ''}",
         "system": f"{platform.system()} {platform.machine()}",
     }

@@ -277,6 +277,8 @@ def _profile(parser: argparse.ArgumentParser) -> None:
     _common(parser, "measure:profile")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--runs", type=int, default=100, metavar="N", help="that are timed")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
+    parser.add_argument("--no-cache", action="store_true", help="measure the machine's peaks anew")
     _data_options(parser)
 
 

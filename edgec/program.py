@@ -75,7 +75,8 @@ class Call:
 
     `nodes` are the ONNX nodes it computes, `macs` the multiply-accumulates of those that no other
     call computes too. `in_place` lists (input position, output position) pairs that may share
-    memory.
+    memory. `traffic` has the most bytes of each buffer that the call touches; none where it is not
+    known.
     """
 
     kernel: str
@@ -84,6 +85,7 @@ class Call:
     nodes: tuple[str, ...] = ()
     in_place: tuple[tuple[int, int], ...] = ()
     macs: int = 0
+    traffic: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
