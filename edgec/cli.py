@@ -264,7 +264,9 @@ def _verify(parser: argparse.ArgumentParser) -> None:
 def _bench(parser: argparse.ArgumentParser) -> None:
     _common(parser, "measure:bench")
     parser.add_argument("artifact", type=Path)
-    parser.add_argument("--against", default="", metavar="ENGINE,...", help="onnxruntime,openvino")
+    parser.add_argument(
+        "--against", default="", metavar="ENGINE,...", help="onnxruntime,openvino,iree"
+    )
     parser.add_argument(
         "--model", type=Path, help="what the others run; by default the ONNX file of the same name"
     )

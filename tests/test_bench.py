@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from edgec.compiler import compile_model
 from edgec.errors import ArtifactError, UsageError
 from edgec.peers import PEERS, EngineError, EngineProcess, Peer
 from edgec.protocol import Ratio, Times, alternate
+from edgec.trials import Setting, Started
 
 REPO = Path(__file__).parents[1]
 
@@ -383,12 +385,11 @@ def test_a_file_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 
 def test_outputs_that_differ_are_a_warning() -> None:
     started = [
-        bench_module._Started(None, 0, 0, {"y": np.float32([1, value])})  # type: ignore[arg-type]
+        Started(None, 0, 0, {"y": np.float32([1, value])})  # type: ignore[arg-type]
         for value in (1, 1, 2)
     ]
     settings = [
-        bench_module.Setting(name, "as given", Path("m"), 1, {})
-        for name in ("edgec", "onnxruntime", "openvino")
+        Setting(name, "as given", Path("m"), 1, {}) for name in ("edgec", "onnxruntime", "openvino")
     ]
     (warning,) = bench_module._disagreements(settings, started, {})
     assert warning.startswith("edgec and openvino differ in output 'y'")
@@ -404,6 +405,33 @@ def test_an_absent_peer_is_shown_and_alone_an_error(
     assert caught.value.hint == "pip install ghost-engine"
     found = bench(None, model, against=["ghost_engine", "onnxruntime"], threads=1, calls=1)
     assert found.absent == {"ghost_engine": "pip install ghost-engine"}
+
+
+def test_what_a_peer_compiles_is_kept(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that compiles: the copy it makes is what runs, and is found again."""
+    compiled: list[str] = []
+
+    def copy(source: Path, folder: Path) -> Path:
+        compiled.append(source.name)
+        return Path(shutil.copy(source, folder / "copy"))
+
+    monkeypatch.setenv("EDGEC_CACHE_DIR", str(tmp_path))
+    for options in (("-O1",), ("-O1",), ("-O2",)):
+        peer = replace(PEERS["onnxruntime"], prepare=copy, options=options)
+        monkeypatch.setitem(PEERS, "onnxruntime", peer)
+        found = bench(None, model, against=["onnxruntime"], threads=1, calls=1, inputs=SAMPLE)
+        assert found.failed == {}
+        assert found.warnings == []
+    assert compiled == ["tiny.onnx", "opset17.onnx", "optimised.onnx"] * 2
+
+
+def test_peers_may_have_files_of_several_levels(model: Path) -> None:
+    found = bench(None, model, against=["onnxruntime"], threads=1, calls=1, levels=(2, 3))
+    labels = [facts["file"] for facts in found.tried]
+    assert labels == ["as given", "opset 17", "optimised", "optimised -O3"]
+    assert not any("error" in facts for facts in found.tried)
 
 
 def test_what_iree_cannot_compile_is_said(tmp_path: Path) -> None:
