@@ -13,6 +13,25 @@ import build  # noqa: E402
 import fetch  # noqa: E402
 
 TRAINED = ("digits_cnn", "digits_transformer", "digits_detector")
+LARGE = (
+    "mobilenet_v2",
+    "resnet18",
+    "squeezenet",
+    "unet",
+    "digits_detector",
+    "bert_tiny",
+    "encoder",
+    "ultraface_slim_320",
+    "ultraface_slim_320_unsimplified",
+)
+MLPERF_TINY = {
+    "mlperf_tiny_kws_fp32": "ds_cnn",
+    "mlperf_tiny_vww_mobilenet_fp32": "mobilenet_v1",
+    "mlperf_tiny_ic_resnet8_fp32": "resnet8",
+    "mlperf_tiny_ad_autoencoder_fp32": "autoencoder",
+}
+"""Published models, and of each the one of the zoo that is built alike, with random weights."""
+SMALL = (*MLPERF_TINY, "digits_cnn", "gru_keyword", "lstm_keyword")
 
 
 def models(names: Sequence[str] = ()) -> dict[str, Path]:

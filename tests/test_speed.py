@@ -1,0 +1,64 @@
+"""The table of `make bench`, from reports as `edgec bench --json` makes them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+
+from speedtable import Row, geometric_mean, markdown  # noqa: E402
+
+
+def engine(name: str, ms: float, base: float = 1.0) -> dict[str, Any]:
+    ratio = {"value": ms / base, "p10": 0.8 * ms / base, "p90": 1.25 * ms / base}
+    return {"engine": name, "median_ms": ms, "threads": 2, "file": "opset 17", "ratio": ratio}
+
+
+def row(name: str, *engines: dict[str, Any], aa: float = 1.0, **failed: str) -> Row:
+    report = {"engines": list(engines), "aa": {"value": aa}, "failed": failed}
+    return Row.of(name, report, "conv2d 80 % (at 70 %)")
+
+
+def test_the_ratio_is_of_edgec_over_the_fastest_peer() -> None:
+    found = row("m", engine("edgec", 1), engine("openvino", 4), engine("onnxruntime", 2))
+    assert found.best == "onnxruntime"
+    assert found.ratio == (0.5, pytest.approx(0.4), pytest.approx(0.625))
+
+
+@pytest.mark.parametrize(("aa", "believed"), [(0.94, False), (0.95, True), (1.06, False)])
+def test_a_row_is_believed_by_its_aa(aa: float, believed: bool) -> None:
+    found = row("m", engine("edgec", 1), engine("openvino", 4), aa=aa)
+    assert found.believed is believed
+    assert ("not believed" in markdown([found], ["openvino"])) is not believed
+
+
+def test_what_was_kept_is_what_was_measured() -> None:
+    found = row("m", engine("edgec", 1), engine("openvino", 4), iree="crashes")
+    assert Row.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_the_table() -> None:
+    """Geometric means are over the models that a peer runs."""
+    rows = [
+        row("a", engine("edgec", 1), engine("openvino", 2), engine("onnxruntime", 4)),
+        row("b", engine("edgec", 1), engine("openvino", 8), onnxruntime="no such operator"),
+    ]
+    lines = markdown(rows, ["onnxruntime", "openvino", "iree"]).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [len(line) for line in cells] == [8] * 5
+    assert cells[0][:5] == ["model", "edgec", "ONNX Runtime", "OpenVINO", "IREE"]
+    assert cells[2][1:6] == [
+        "1.00 ms (2)", "4.00 ms (2, opset 17)", "2.00 ms (2, opset 17)", "",
+        "**0.50** (0.40 .. 0.62)",
+    ]  # fmt: skip
+    assert cells[3][2] == "fails"
+    assert cells[4][2:6] == ["edgec / it: 0.25", "edgec / it: 0.25", "", "**0.25**"]
+
+
+def test_geometric_mean() -> None:
+    assert geometric_mean([0.5, 2.0, 8.0]) == pytest.approx(2.0)
