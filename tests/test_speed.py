@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
-from speedtable import Row, geometric_mean, markdown  # noqa: E402
+from speedtable import Row, geometric_mean, markdown
 
 
 def engine(name: str, ms: float, base: float = 1.0) -> dict[str, Any]:
