@@ -1,10 +1,12 @@
 """The README's table of speed: edgec beside ONNX Runtime, OpenVINO and IREE, each at its best.
 
-    python bench/speed.py [NAME ...] [-O 3] [--quick] [--against ENGINE,...] [--output FILE.md]
+    python bench/speed.py [NAME ...] [-O 3] [--quick] [--native] [--against ENGINE,...]
+                          [--output FILE.md]
 
 By the protocol of `edgec bench`. A model whose A/A row is off is measured again, up to ATTEMPTS
 times, and the try with the best A/A row stands. What was measured is kept in build/speed, so that a
-run that was interrupted goes on where it was; --fresh measures anew. In the end come two threads
+run that was interrupted goes on where it was; --fresh measures anew. With --native edgec and ONNX
+Runtime are called from C, which no other peer can be. In the end come two threads
 beside one on ResNet-18, and its convolutions beside the most that the processor can do.
 """
 
@@ -24,7 +26,7 @@ import convolutions
 from corpus import LARGE, MLPERF_TINY, ROOT, SMALL, models
 from speedtable import Row, markdown
 
-from edgec.bench import bench, machine
+from edgec.bench import NATIVE, bench, machine
 from edgec.benchreport import BenchReport
 from edgec.cache import key_of, tool_digest
 from edgec.data import Sample, open_data
@@ -54,10 +56,11 @@ class Run:
     peers: Sequence[str]
     calls: int
     fresh: bool
+    native: bool
 
     def row(self, name: str, model: Path) -> Row:
         """The row of one model: what was kept, else measured now and kept."""
-        file = KEPT / f"{name}.O{self.level}.json"
+        file = KEPT / f"{name}.O{self.level}{'.native' if self.native else ''}.json"
         versions = [PEERS[peer].version() for peer in self.peers if PEERS[peer].installed]
         source = hashlib.sha256(model.read_bytes()).hexdigest()
         key = key_of(tool_digest(), source, self.level, self.peers, versions, self.calls)
@@ -85,6 +88,7 @@ class Run:
                     against=self.peers,
                     calls=self.calls,
                     levels=sorted({2, self.level}),
+                    native=self.native,
                 )
             )
         report = min(tries, key=lambda each: abs(each.aa.value - 1)).to_dict()
@@ -147,6 +151,7 @@ def report(run: Run, files: Mapping[str, Path]) -> tuple[str, list[str]]:
         sections.append(convolutions.text(SCALED, files[SCALED], artifact, sample, run.calls))
     versions = [f"{PEERS[p].title} {PEERS[p].version()}" for p in run.peers if PEERS[p].installed]
     about = [*machine().values(), f"edgec -O{run.level}", *versions, f"{run.calls} calls each"]
+    about.append("from C" if run.native else "from Python")
     return "\n\n".join([*sections, f"Measured on {', '.join(about)}.\n"]), faults
 
 
@@ -157,12 +162,14 @@ def main() -> None:
     parser.add_argument("-O", dest="level", type=int, choices=range(4), default=2)
     parser.add_argument("--quick", action="store_true", help="fewer calls: for a first look")
     parser.add_argument("--fresh", action="store_true", help="measure anew what was measured")
-    parser.add_argument("--against", default=",".join(PEERS), metavar="ENGINE,...")
+    parser.add_argument("--native", action="store_true", help="call engines from C")
+    parser.add_argument("--against", metavar="ENGINE,...", help="by default all that can be called")
     parser.add_argument("--output", type=Path, help="write the tables here as well")
     args = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
     calls = QUICK_CALLS if args.quick else CALLS
-    run = Run(args.level, args.against.split(","), calls, args.fresh)
+    peers = args.against.split(",") if args.against else NATIVE if args.native else tuple(PEERS)
+    run = Run(args.level, peers, calls, args.fresh, args.native)
     every = {name for names in SETS.values() for name in names}
     text, faults = report(run, models(args.names or sorted(every)))
     if args.output:

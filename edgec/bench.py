@@ -15,20 +15,26 @@ from typing import Any
 import edgec
 from edgec import graph, protocol
 from edgec.benchreport import BenchReport, Row
+from edgec.cache import Cache
 from edgec.compare import compare
 from edgec.compiler import source_digest
 from edgec.data import Sample, index_limits, open_data
+from edgec.emit.toolchain import Toolchain
 from edgec.errors import UsageError
 from edgec.floors import find_floors
 from edgec.peaks import processor_name
 from edgec.peers import PEERS, EngineError, EngineProcess
 from edgec.program import Tensor
 from edgec.runtime.load import read_manifest
+from edgec.targets import host
 from edgec.trials import LEVEL, OnEvent, Setting, Started, Trials, peer_files, start
 from edgec.verify import read_model, static_inputs
 
 THREADS = (1, 2)
 STARTS = 3
+NATIVE = ("onnxruntime",)
+"""Peers that `burst.c` can call."""
+BURST = Path(__file__).with_name("burst.c")
 
 
 def bench(
@@ -41,6 +47,7 @@ def bench(
     threads: int | None = None,
     calls: int = protocol.CALLS,
     inputs: Sample | None = None,
+    native: bool = False,
     on_event: OnEvent = lambda event: None,
 ) -> BenchReport:
     """Measure `artifact`, a .edgec file of `model`, and the engines `against`.
@@ -51,13 +58,18 @@ def bench(
     is edgec's optimised ONNX for the peers to try, made at each of `levels` where it is not given.
     `threads` fixes the number that is otherwise chosen among 1 and 2. At least `calls` calls
     of each engine are counted. `inputs` is the sample to run, random where it is not given.
+    `native` calls edgec and ONNX Runtime from C; no other engine can be then.
 
     `on_event` hears of every trial and round: dicts with "event" and its facts.
 
     Raises `UsageError` for an unknown engine and where nothing is left to measure, `EngineError`
     where edgec itself fails, `ModelError` and `ArtifactError` for unusable files.
     """
-    peers = _known(against)
+    peers = _known(NATIVE if native and against is None else against)
+    if native and not set(peers) <= set(NATIVE):
+        raise UsageError(
+            "only these engines are called from C: edgec, " + ", ".join(NATIVE), where="--native"
+        )
     absent = {name: PEERS[name].pip for name in peers if not PEERS[name].installed}
     available = [name for name in peers if name not in absent]
     if not available and (against or artifact is None):
@@ -71,7 +83,8 @@ def bench(
         sample = _sample(artifact, model, inputs)
         files, lacking = peer_files(model, optimized, sample, folder, levels)
         counts = (threads,) if threads is not None else _thread_counts()
-        trials = Trials(sample, folder, _options(model, sample), counts, on_event)
+        options = _options(model, sample) | ({"native": _burst_library(folder)} if native else {})
+        trials = Trials(sample, folder, options, counts, on_event)
         for label, why in lacking.items():
             trials.note("edgec", label, error=why)
         if artifact is not None:
@@ -112,9 +125,20 @@ def bench(
         absent=absent,
         failed=failed,
         tried=trials.tried,
+        native=native,
         warnings=[f"no file {label!r} to try: {why}" for label, why in lacking.items()]
         + _disagreements(settings, started, find_floors(read_model(model))),
     )
+
+
+def _burst_library(folder: Path) -> str:
+    """`burst.c` as a library in `folder`. `TargetError` or `LoweringError` where it cannot be."""
+    toolchain = Toolchain(host().link_triple, Cache.default().path)
+    code = toolchain.compile(BURST, includes=())
+    exports = [f"burst_{name}" for name in ("edgec", *NATIVE)]
+    path = folder / "burst.so"
+    path.write_bytes(toolchain.shared_library([code], exports=exports, soname=path.name))
+    return str(path)
 
 
 def machine() -> dict[str, str]:

@@ -272,6 +272,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="for every engine")
     parser.add_argument("--calls", type=int, default=200, metavar="N", help="counted per engine")
+    parser.add_argument("--native", action="store_true", help="call edgec and onnxruntime from C")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
 
 

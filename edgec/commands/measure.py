@@ -84,6 +84,7 @@ def bench(args: argparse.Namespace, display: Display) -> int:
         against=args.against.split(",") if args.against else None,
         threads=args.threads or None,
         calls=args.calls,
+        native=args.native,
         on_event=display.event,
     )
     if args.plot is not None:
