@@ -24,7 +24,7 @@ class Side:
 @dataclass(frozen=True)
 class Row:
     """One model. `ratio` is edgec's time over that of `best`, the fastest peer, with two
-    percentiles; `aa` is that peer against itself; `parts` says where edgec's time goes."""
+    percentiles; `aa` is a peer against itself; `parts` says where edgec's time goes."""
 
     name: str
     edgec: Side

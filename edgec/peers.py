@@ -53,7 +53,8 @@ def compile_iree(model: Path, folder: Path) -> Path:
             check=False,
         )
         if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            reason = next((line for line in said if "error:" in line), said[-1])
             raise EngineError(f"{tool}: {reason}", where="iree")
     return compiled
 
