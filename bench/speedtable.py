@@ -93,6 +93,15 @@ def markdown(rows: Sequence[Row], peers: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def broken(rows: Sequence[Row], mean: float, worst: float) -> list[str]:
+    """Which rows are not believed, and which bounds they break: of the geometric mean of the
+    ratios, and of each."""
+    found = [f"{row.name}: A/A {row.aa:.2f}" for row in rows if not row.believed]
+    found += [f"{r.name}: {r.ratio[0]:.2f}, above {worst}" for r in rows if r.ratio[0] > worst]
+    whole = geometric_mean([row.ratio[0] for row in rows])
+    return found + ([f"geometric mean {whole:.2f}, above {mean}"] if whole > mean else [])
+
+
 def _side(engine: Mapping[str, Any]) -> Side:
     return Side(engine["median_ms"], engine["threads"], engine["file"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
-from speedtable import Row, geometric_mean, markdown
+import speed
+from speedtable import Row, broken, geometric_mean, markdown
 
 
 def engine(name: str, ms: float, base: float = 1.0) -> dict[str, Any]:
@@ -60,5 +62,40 @@ def test_the_table() -> None:
     assert cells[4][2:6] == ["edgec / it: 0.25", "edgec / it: 0.25", "", "**0.25**"]
 
 
+def test_bounds() -> None:
+    rows = [
+        row(f"at {ms}", engine("edgec", ms), engine("openvino", 1, base=ms)) for ms in (0.5, 0.72)
+    ]
+    assert broken(rows, mean=0.61, worst=0.73) == []
+    assert broken(rows, mean=0.59, worst=0.71) == [
+        "at 0.72: 0.72, above 0.71",
+        "geometric mean 0.60, above 0.59",
+    ]
+    doubtful = row("m", engine("edgec", 1), engine("openvino", 4), aa=1.06)
+    assert broken([doubtful], mean=1, worst=1) == ["m: A/A 1.06"]
+
+
 def test_geometric_mean() -> None:
     assert geometric_mean([0.5, 2.0, 8.0]) == pytest.approx(2.0)
+
+
+def test_an_interrupted_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Path, session_cache: Path
+) -> None:
+    """What was measured is found again, unless it was asked for in another way."""
+    monkeypatch.setattr(speed, "KEPT", tmp_path)
+    monkeypatch.setattr(speed, "ATTEMPTS", 1)
+    monkeypatch.setenv("EDGEC_CACHE_DIR", str(session_cache))
+    run = speed.Run(level=2, peers=("onnxruntime",), calls=1, fresh=False, native=False)
+    measured = run.row("digits_cnn", digits)
+    assert measured.best == "onnxruntime"
+    assert "conv2d" in measured.parts
+
+    def stop(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(speed, "bench", stop)
+    assert run.row("digits_cnn", digits) == measured
+    for other in (replace(run, calls=2), replace(run, fresh=True), replace(run, native=True)):
+        with pytest.raises(InterruptedError):
+            other.row("digits_cnn", digits)
