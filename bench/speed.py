@@ -19,7 +19,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Run:
     """How models are measured, and where results are kept."""
 
     level: int
-    peers: Sequence[str]
+    peers: tuple[str, ...]
     calls: int
     fresh: bool
     native: bool
@@ -65,7 +65,9 @@ class Run:
             if kept["key"] == key:
                 return Row.from_dict(kept["row"])
         row = self._measured(name, model)
-        file.write_text(json.dumps({"key": key, "row": row.to_dict()}), encoding="utf-8")
+        whole = file.with_suffix(".new")
+        whole.write_text(json.dumps({"key": key, "row": row.to_dict()}), encoding="utf-8")
+        whole.replace(file)
         return row
 
     def artifact(self, name: str) -> Path:
@@ -88,6 +90,8 @@ class Run:
                 )
             )
         report = min(tries, key=lambda each: abs(each.aa.value - 1)).to_dict()
+        if len(report["engines"]) < 2:
+            raise EdgecError(f"no peer runs it: {report['failed']}")
         threads = report["engines"][0]["threads"]
         profile, _ = convolutions.profiled(artifact, sample_of(artifact), threads)
         return Row.of(name, report, parts(profile))
@@ -164,7 +168,8 @@ def main() -> None:
     args = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
     calls = QUICK_CALLS if args.quick else CALLS
-    peers = args.against.split(",") if args.against else NATIVE if args.native else tuple(PEERS)
+    every_peer = NATIVE if args.native else tuple(PEERS)
+    peers = tuple(args.against.split(",")) if args.against else every_peer
     run = Run(args.level, peers, calls, args.fresh, args.native)
     every = {name for group in SETS for name in group.names}
     text, faults = report(run, models(args.names or sorted(every)))
