@@ -14,6 +14,9 @@ from edgec.roofline import Bounds
 NAME_SHOWN = 40
 """Characters of a kernel's label, or of its nodes' names together, in the table."""
 
+FEWER = 1.05
+"""A share of the peak that no error of measurement explains."""
+
 
 @dataclass(frozen=True)
 class StepTime:
@@ -52,7 +55,8 @@ class StepTime:
 
     @property
     def fma_share(self) -> float | None:
-        """Of the machine's peak: 1 where nothing multiplies and adds faster."""
+        """Of the machine's peak: 1 where nothing multiplies and adds faster; above it where the
+        kernel does with fewer multiplications than the operator's definition."""
         return self._share(self.bounds.fma_s) if self.bounds and self.macs else None
 
     @property
@@ -153,6 +157,8 @@ class Profile:
                 f"({_percent(self.least_s / self.steps_s)})",
                 describe(self.peaks),
             ]
+            if any((step.fma_share or 0) > FEWER for step in self.steps):
+                lines.append("above 100 % of FMA: fewer multiplications than by definition")
         return "\n".join(lines)
 
 

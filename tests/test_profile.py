@@ -71,6 +71,14 @@ def test_table_is_sorted_and_skips_what_did_not_run() -> None:
     ]
 
 
+def test_a_kernel_that_multiplies_less_than_its_definition() -> None:
+    """As Winograd's convolution does."""
+    step = StepTime("winograd", ("a",), 1, 9000, 4e-6, 400, Bounds(9e-6, 1e-7))
+    lines = report(step).table().splitlines()
+    assert "225 %" in lines[2]
+    assert lines[-1] == "above 100 % of FMA: fewer multiplications than by definition"
+
+
 def test_without_peaks_there_are_no_shares() -> None:
     """As on a machine without a C compiler, or with an artifact that does not say what it
     touches."""
