@@ -29,6 +29,8 @@ LEVEL = 2
 """At which the optimised file is made that every peer may have."""
 TRIAL_S = 0.3
 """Trials take bursts until this time is spent, two at least and five at most."""
+HOPELESS = 3.0
+"""A setting so many times slower than the best so far is not tried any longer."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -143,12 +145,12 @@ class Trials:
         return own / "compiled"
 
     def _median(self, setting: Setting) -> float:
-        """Seconds of the best of a few bursts; of one, where that is twice the best so far."""
+        """Seconds of the best of a few bursts; of one, where that is far from the best so far."""
         known = self.best.get(setting.engine, (math.inf,))[0]
         with EngineProcess(setting.engine) as process:
             start(process, setting, self.sample)
             bursts = [protocol.burst(process)]
-            hopeless = median(bursts[0]) > 2 * known
+            hopeless = median(bursts[0]) > HOPELESS * known
             while not hopeless and (
                 len(bursts) < 2 or (len(bursts) < 5 and sum(map(sum, bursts)) < TRIAL_S)
             ):
