@@ -92,7 +92,8 @@ class Profile:
     """The steps in the order of the plan, and medians over all runs.
 
     `steps_s` is the time of all steps of a timed run, `run_s` that of a plain run, as Python sees
-    it. `peaks` are the machine's, None where they cannot be measured.
+    it; `clock_s` was taken off every call for reading the clock. `peaks` are the machine's, None
+    where they cannot be measured.
     """
 
     model: str
@@ -103,6 +104,7 @@ class Profile:
     steps_s: float
     run_s: float
     peaks: Peaks | None = None
+    clock_s: float = 0.0
 
     @property
     def ratio(self) -> float:
@@ -134,6 +136,7 @@ class Profile:
             "steps_us": self.steps_s * 1e6,
             "run_us": self.run_s * 1e6,
             "ratio": self.ratio,
+            "clock_ns": self.clock_s * 1e9,
             "least_us": None if self.least_s is None else self.least_s * 1e6,
             "peaks": _peaks(self.peaks),
         }

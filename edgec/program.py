@@ -74,9 +74,9 @@ class Call:
     """One kernel call: buffer numbers in the order of the kernel's parameters, inputs then outputs.
 
     `nodes` are the ONNX nodes it computes, `macs` the multiply-accumulates of those that no other
-    call computes too. `in_place` lists (input position, output position) pairs that may share
-    memory. `traffic` has the most bytes of each buffer that the call touches; none where it is not
-    known.
+    call computes too, by the definition of their operators, else its own. `in_place` lists (input
+    position, output position) pairs that may share memory. `traffic` has the most bytes of each
+    buffer that the call touches; none where it is not known.
     """
 
     kernel: str

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import parser
 
 from edgec.cache import Cache
 from edgec.compiler import compile_model
 from edgec.errors import DataError, UsageError
 from edgec.options import Options
 from edgec.peaks import Peaks
-from edgec.profile import profile
+from edgec.profile import MOST_CLOCK_S, clock_s, profile
 from edgec.profileplot import plot
 from edgec.profilereport import Profile, StepTime
 from edgec.roofline import Bounds
@@ -56,6 +58,33 @@ def test_steps_are_those_of_the_plan_and_add_up(
 def test_the_wrong_input_is_refused(digits_artifact: Path) -> None:
     with pytest.raises(DataError, match="must be float32"):
         profile(digits_artifact, {"image": np.zeros(3)})
+
+
+def test_the_clock_takes_its_share_of_timed_runs() -> None:
+    assert clock_s(10e-6, 8e-6, calls=50) == pytest.approx(40e-9)
+    assert clock_s(8e-6, 10e-6, calls=50) == 0
+    assert clock_s(10e-6, 8e-6, calls=2) == MOST_CLOCK_S, "so much no clock takes"
+    assert clock_s(0.0, 1e-6, calls=0) == 0
+
+
+def test_many_small_steps_add_up(session_cache: Path, tmp_path: Path) -> None:
+    """Of two hundred calls inside a loop, each of which the clock makes longer."""
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]>'
+        " m (float[50,1,8] x, float[1,24,8] w, float[1,24,8] r) => (float[50,1,1,8] y)"
+        " { y = GRU <hidden_size = 8> (x, w, r) }"
+    )
+    onnx.save(model, tmp_path / "gru.onnx")
+    path = tmp_path / "gru.edgec"
+    compile_model(tmp_path / "gru.onnx", path, cache=Cache(session_cache))
+    inputs = {
+        name: np.ones(shape, np.float32)
+        for name, shape in (("x", (50, 1, 8)), ("w", (1, 24, 8)), ("r", (1, 24, 8)))
+    }
+    found = profile(path, inputs, threads=1, runs=50)
+    assert max(step.calls for step in found.steps) == 50
+    assert 0 < found.clock_s <= MOST_CLOCK_S
+    assert 0.8 < found.ratio < 1.2
 
 
 def test_table_is_sorted_and_skips_what_did_not_run() -> None:

@@ -18,7 +18,7 @@ from edgec.lower.extract_loop import extract_loop
 from edgec.lower.in_place import in_place_pairs
 from edgec.lower.origins import Nodes
 from edgec.lower.repeat import Loop, body_of, is_repeat
-from edgec.lower.traffic import traffic
+from edgec.lower.work import work
 from edgec.program import Buffer, Call, Extent, Program, State, Step, Tensor, dtype_of
 
 
@@ -131,6 +131,7 @@ class _Extraction:
             for i, type_ in enumerate(types)
         )
         if any(self.program.buffers[buffer].nbytes for buffer in outputs):
+            done = work(self.kernels[kernel], len(inputs))
             self.program.steps.append(
                 Call(
                     kernel,
@@ -138,7 +139,8 @@ class _Extraction:
                     outputs,
                     nodes=self.nodes.get(name, ()),
                     in_place=in_place_pairs(self.kernels[kernel], len(inputs)),
-                    traffic=traffic(self.kernels[kernel], len(inputs)),
+                    macs=done.macs,
+                    traffic=done.traffic,
                 )
             )
         return outputs[0] if len(outputs) == 1 else outputs

@@ -1,4 +1,4 @@
-"""How many bytes kernels move."""
+"""What kernels have to do: bytes to move, products to add up."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from onnx import parser
 
 from edgec.graph import load
 from edgec.lower.lowering import lower_graph
-from edgec.program import Program, Repeat, calls_in
+from edgec.program import Call, Program, Repeat, calls_in
 from edgec.runtime.load import read_manifest
 from edgec.targets import host
 
 TABLE = f"<float[64,4] t = {{{', '.join(map(str, range(256)))}}}>"
+LSTM = (
+    "(float[10,1,4] x, float[1,32,4] w, float[1,32,8] r) => (float[10,1,1,8] y)"
+    " { y = LSTM <hidden_size = 8> (x, w, r) }"
+)
 # Where each argument is, in order, and the bytes of it that a call touches.
 CASES = {
     "elementwise: all of everything": (
@@ -59,13 +63,37 @@ def lowered(text: str) -> Program:
 def test_a_loop_touches_a_slice_at_a_time() -> None:
     """One of ten steps multiplies the state by the weights and adds its own part of the input's
     product."""
-    program = lowered(
-        "(float[10,1,4] x, float[1,32,4] w, float[1,32,8] r) => (float[10,1,1,8] y)"
-        " { y = LSTM <hidden_size = 8> (x, w, r) }"
-    )
+    program = lowered(LSTM)
     (loop,) = (step for step in program.steps if isinstance(step, Repeat))
     product = next(call for call in calls_in(loop.body) if "matmul" in call.kernel)
     assert sorted(product.traffic) == [4 * 8, 4 * 32, 4 * 32, 4 * 8 * 32]
+    assert product.macs == 8 * 32
+
+
+def test_macs_of_a_node_in_several_calls_are_their_own() -> None:
+    """All that the layer multiplies: the input, of ten steps at once, and the state in each."""
+    program = lowered(LSTM)
+    (loop,) = (step for step in program.steps if isinstance(step, Repeat))
+    inside = sum(call.macs for call in calls_in(loop.body))
+    outside = sum(call.macs for call in program.steps if isinstance(call, Call))
+    assert outside + 10 * inside == 10 * (4 * 32 + 8 * 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "macs"),
+    [
+        ("(float[8,64] x, float[64,4] t) => (float[8,4] y) { y = MatMul (x, t) }", 8 * 64 * 4),
+        (
+            "(float[8,64] x) => (float[8] y)"
+            " { a = Constant <value_ints = [1]> () y = ReduceSum <keepdims = 0> (x, a) }",
+            0,
+        ),
+        ("(float[8,64] x) => (float[8,64] y) { z = Mul (x, x) y = Add (x, z) }", 0),
+    ],
+)
+def test_macs(text: str, macs: int) -> None:
+    """Of products that are summed; neither sums of other things nor single products count."""
+    assert sum(call.macs for call in lowered(text).calls()) == macs
 
 
 def test_the_manifest_says_where(digits_artifact: Path) -> None:
