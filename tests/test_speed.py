@@ -62,6 +62,17 @@ def test_the_table() -> None:
     assert cells[4][2:6] == ["edgec / it: 0.25", "edgec / it: 0.25", "", "**0.25**"]
 
 
+@pytest.mark.parametrize(("one", "two", "used"), [(1.0, 0.95, 1), (1.0, 0.6, 2), (1.0, 1.4, 1)])
+def test_a_thread_without_work_does_not_count(one: float, two: float, used: int) -> None:
+    tried = [
+        {"engine": "edgec", "file": "optimised", "error": "lacking"},
+        {"engine": "edgec", "file": "artifact", "threads": 1, "median_s": one},
+        {"engine": "edgec", "file": "artifact", "threads": 2, "median_s": two},
+        {"engine": "onnxruntime", "file": "as given", "threads": 3, "median_s": 0.1},
+    ]
+    assert speed.threads_used({"tried": tried}) == used
+
+
 def test_bounds() -> None:
     rows = [
         row(f"at {ms}", engine("edgec", ms), engine("openvino", 1, base=ms)) for ms in (0.5, 0.72)
