@@ -99,6 +99,8 @@ types: setup ## static types
 bench: setup ## the tables of the README
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python bench/zoo.py
+	$(BIN)/python bench/speed.py
+	$(BIN)/python bench/speed.py -O 3
 
 bench-optimize: setup ## `edgec optimize` beside onnxsim and onnxslim, and on large graphs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

@@ -1,19 +1,13 @@
-"""Benchmarks of a compiled model beside its peers, each at its best.
-
-A ratio against a peer given a worse file or thread count is void. So every peer is first tried on
-the model as it is, on the same at opset 17 with initializers taken out of the graph inputs, and on
-edgec's own optimised ONNX, with one and with two threads; the fastest is what is then measured by
-`edgec.protocol`.
-"""
+"""Benchmarks of a compiled model beside its peers, each at its best (`edgec.trials`), measured by
+`edgec.protocol`."""
 
 from __future__ import annotations
 
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,46 +15,26 @@ from typing import Any
 import edgec
 from edgec import graph, protocol
 from edgec.benchreport import BenchReport, Row
+from edgec.cache import Cache
 from edgec.compare import compare
 from edgec.compiler import source_digest
 from edgec.data import Sample, index_limits, open_data
-from edgec.errors import EdgecError, UsageError
+from edgec.emit.toolchain import Toolchain
+from edgec.errors import UsageError
 from edgec.floors import find_floors
-from edgec.passes import LEVELS
+from edgec.peaks import processor_name
 from edgec.peers import PEERS, EngineError, EngineProcess
 from edgec.program import Tensor
-from edgec.rewrite import optimize
 from edgec.runtime.load import read_manifest
+from edgec.targets import host
+from edgec.trials import LEVEL, OnEvent, Setting, Started, Trials, peer_files, start
 from edgec.verify import read_model, static_inputs
 
 THREADS = (1, 2)
 STARTS = 3
-_LEVEL = 2
-_TRIAL_S = 0.3
-"""Trials take bursts until this time is spent, two at least and five at most."""
-
-OnEvent = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What one engine is started with. `label` names the file in reports."""
-
-    engine: str
-    label: str
-    path: Path
-    threads: int
-    options: Mapping[str, Any]
-
-
-@dataclass
-class _Started:
-    """A running engine, with what its starting cost in seconds."""
-
-    process: EngineProcess
-    import_s: float
-    load_s: float
-    outputs: Sample
+NATIVE = ("onnxruntime",)
+"""Peers that `burst.c` can call."""
+BURST = Path(__file__).with_name("burst.c")
 
 
 def bench(
@@ -69,10 +43,12 @@ def bench(
     *,
     against: Sequence[str] | None = None,
     optimized: str | os.PathLike[str] | None = None,
+    levels: Sequence[int] = (LEVEL,),
     threads: int | None = None,
     spin_us: int | None = None,
     calls: int = protocol.CALLS,
     inputs: Sample | None = None,
+    native: bool = False,
     on_event: OnEvent = lambda event: None,
 ) -> BenchReport:
     """Measure `artifact`, a .edgec file of `model`, and the engines `against`.
@@ -80,17 +56,22 @@ def bench(
     Without a model, the one it was compiled from is looked for beside the artifact (NAME.onnx for
     NAME.edgec). Without an artifact only the peers are measured, and the fastest is the first row.
     `against` defaults to every known peer; those not installed are reported as absent. `optimized`
-    is edgec's optimised ONNX for the peers to try, made with the default passes where it is not
-    given. `threads` fixes the number that is otherwise chosen among 1 and 2. edgec's idle threads
-    spin for `spin_us` microseconds (None: 100). At least `calls` calls of each engine are counted.
-    `inputs` is the sample to run, random where it is not given.
+    is edgec's optimised ONNX for the peers to try, made at each of `levels` where it is not given.
+    `threads` fixes the number that is otherwise chosen among 1 and 2. edgec's idle threads spin for
+    `spin_us` microseconds (None: 100). At least `calls` calls of each engine are counted. `inputs`
+    is the sample to run, random where it is not given. `native` calls edgec and ONNX Runtime from
+    C; no other engine can be then.
 
     `on_event` hears of every trial and round: dicts with "event" and its facts.
 
     Raises `UsageError` for an unknown engine and where nothing is left to measure, `EngineError`
     where edgec itself fails, `ModelError` and `ArtifactError` for unusable files.
     """
-    peers = _known(against)
+    peers = _known(NATIVE if native and against is None else against)
+    if native and not set(peers) <= set(NATIVE):
+        raise UsageError(
+            "only these engines are called from C: edgec, " + ", ".join(NATIVE), where="--native"
+        )
     absent = {name: PEERS[name].pip for name in peers if not PEERS[name].installed}
     available = [name for name in peers if name not in absent]
     if not available and (against or artifact is None):
@@ -102,10 +83,12 @@ def bench(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-")))
         sample = _sample(artifact, model, inputs)
-        files, lacking = _peer_files(model, optimized, sample, folder)
+        files, lacking = peer_files(model, optimized, sample, folder, levels)
         counts = (threads,) if threads is not None else _thread_counts()
-        options = {**_options(model, sample), "spin_us": spin_us}
-        trials = _Trials(sample, folder, options, counts, on_event)
+        options = _options(model, sample) | {"spin_us": spin_us}
+        if native:
+            options["native"] = _burst_library(folder)
+        trials = Trials(sample, folder, options, counts, on_event)
         for label, why in lacking.items():
             trials.note("edgec", label, error=why)
         if artifact is not None:
@@ -127,7 +110,7 @@ def bench(
 
         started = [_cold_start(setting, sample, stack) for setting in settings]
         twin = stack.enter_context(EngineProcess(twin_of.engine))
-        _start(twin, twin_of, sample)
+        start(twin, twin_of, sample)
         *times, twin_times = protocol.alternate(
             [*(engine.process for engine in started), twin],
             calls,
@@ -146,25 +129,27 @@ def bench(
         absent=absent,
         failed=failed,
         tried=trials.tried,
+        native=native,
         warnings=[f"no file {label!r} to try: {why}" for label, why in lacking.items()]
         + _disagreements(settings, started, find_floors(read_model(model))),
     )
 
 
+def _burst_library(folder: Path) -> str:
+    """`burst.c` as a library in `folder`. `TargetError` or `LoweringError` where it cannot be."""
+    toolchain = Toolchain(host().link_triple, Cache.default().path)
+    code = toolchain.compile(BURST, includes=())
+    exports = [f"burst_{name}" for name in ("edgec", *NATIVE)]
+    path = folder / "burst.so"
+    path.write_bytes(toolchain.shared_library([code], exports=exports, soname=path.name))
+    return str(path)
+
+
 def machine() -> dict[str, str]:
     """What a time belongs to: processor, usable cores, system."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if line.startswith("model name"):
-            processor = line.partition(":")[2].strip()
-            break
     cores = _cores()
     return {
-        "processor": processor,
+        "processor": processor_name(),
         "cores": f"{cores} core{'s' if cores > 1 else ''}",
         "system": f"{platform.system()} {platform.machine()}",
     }
@@ -224,28 +209,6 @@ def _sample(
     return {**random, **zeros, **(inputs or {})}
 
 
-def _peer_files(
-    model: Path, optimized: str | os.PathLike[str] | None, sample: Sample, folder: Path
-) -> tuple[dict[str, Path], dict[str, str]]:
-    """What peers may be given, by label, and why the rest cannot be made."""
-    files, lacking = {"as given": model}, {}
-    loaded = graph.load(model, shapes={name: array.shape for name, array in sample.items()})
-    try:
-        loaded.save(folder / "opset17.onnx", opset=17)
-        files["opset 17"] = folder / "opset17.onnx"
-    except EdgecError as error:
-        lacking["opset 17"] = error.what
-    if optimized is not None:
-        return files | {"optimised": Path(optimized)}, lacking
-    try:
-        optimize(loaded, LEVELS[_LEVEL])
-        loaded.save(folder / "optimised.onnx", opset=None if lacking else 17)
-        files["optimised"] = folder / "optimised.onnx"
-    except EdgecError as error:
-        lacking["optimised"] = error.what
-    return files, lacking
-
-
 def _options(model: Path, sample: Sample) -> dict[str, Any]:
     """What engines may have to be told of the model: sizes of symbolic dims, shapes, names."""
     proto = read_model(model).graph
@@ -262,88 +225,20 @@ def _options(model: Path, sample: Sample) -> dict[str, Any]:
     }
 
 
-@dataclass
-class _Trials:
-    """Short runs that find every engine's best setting, and `tried`, what was found on the way."""
-
-    sample: Sample
-    folder: Path
-    options: Mapping[str, Any]
-    threads: Sequence[int]
-    on_event: OnEvent
-    tried: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, tuple[float, Setting]] = field(default_factory=dict)
-    """By engine, the setting with the lowest median, in seconds, of the best of a few bursts."""
-
-    def run(self, engine: str, files: Mapping[str, Path]) -> None:
-        """Try the files with every number of threads. `EngineError` where nothing works."""
-        failure: EngineError | None = None
-        for label, path in files.items():
-            try:
-                own = self._compiled(engine, label, path)
-            except EngineError as error:
-                failure = error
-                self.note(engine, label, error=error.what)
-                continue
-            for threads in self.threads:
-                setting = Setting(engine, label, own, threads, self.options)
-                try:
-                    seconds = self._median(setting)
-                except EngineError as error:
-                    failure = error
-                    self.note(engine, label, threads=threads, error=error.what)
-                    continue
-                self.note(engine, label, threads=threads, median_s=seconds)
-                if engine not in self.best or seconds < self.best[engine][0]:
-                    self.best[engine] = (seconds, setting)
-        if engine not in self.best and failure is not None:
-            raise failure
-
-    def _compiled(self, engine: str, label: str, path: Path) -> Path:
-        """What the engine loads: the file, or what its own compiler makes of it."""
-        prepare = PEERS[engine].prepare if engine in PEERS else None
-        if prepare is None:
-            return path
-        own = self.folder / f"{engine} {label}"
-        own.mkdir()
-        return prepare(path, own)
-
-    def _median(self, setting: Setting) -> float:
-        with EngineProcess(setting.engine) as process:
-            _start(process, setting, self.sample)
-            bursts: list[tuple[float, ...]] = []
-            while len(bursts) < 2 or (len(bursts) < 5 and sum(map(sum, bursts)) < _TRIAL_S):
-                bursts.append(protocol.burst(process))
-        return min(median(times) for times in bursts)
-
-    def note(self, engine: str, label: str, **facts: Any) -> None:
-        """Remember a trial and say so."""
-        self.tried.append({"engine": engine, "file": label, **facts})
-        self.on_event({"event": "trial", **self.tried[-1]})
-
-
-def _start(process: EngineProcess, setting: Setting, sample: Sample) -> _Started:
-    facts = process.load(setting.path, setting.threads, **setting.options)
-    inputs = {name: sample[name] for name in facts["inputs"] if name in sample}
-    outputs, first_run_s = process.timed_run(inputs)
-    process.bind(inputs)
-    return _Started(process, facts["import_s"], facts["create_s"] + first_run_s, outputs)
-
-
-def _cold_start(setting: Setting, sample: Sample, stack: ExitStack) -> _Started:
+def _cold_start(setting: Setting, sample: Sample, stack: ExitStack) -> Started:
     """A fresh process that stays, stopped, with the median cost of starting over several."""
     before = []
     for _ in range(STARTS - 1):
         with EngineProcess(setting.engine) as process:
-            before.append(_start(process, setting, sample))
-    last = _start(stack.enter_context(EngineProcess(setting.engine)), setting, sample)
+            before.append(start(process, setting, sample))
+    last = start(stack.enter_context(EngineProcess(setting.engine)), setting, sample)
     last.process.stop()
-    last.import_s = median(start.import_s for start in (*before, last))
-    last.load_s = median(start.load_s for start in (*before, last))
+    last.import_s = median(each.import_s for each in (*before, last))
+    last.load_s = median(each.load_s for each in (*before, last))
     return last
 
 
-def _row(setting: Setting, started: _Started, times: protocol.Times) -> Row:
+def _row(setting: Setting, started: Started, times: protocol.Times) -> Row:
     started.process.resume()
     resident, baseline = started.process.memory()
     started.process.stop()
@@ -365,7 +260,7 @@ def _row(setting: Setting, started: _Started, times: protocol.Times) -> Row:
 
 
 def _disagreements(
-    settings: Sequence[Setting], started: Sequence[_Started], floors: Mapping[str, float]
+    settings: Sequence[Setting], started: Sequence[Started], floors: Mapping[str, float]
 ) -> list[str]:
     """Outputs that differ between the first engine and another by more than the tolerance."""
     found = []

@@ -65,7 +65,7 @@ class BenchReport:
     `twin` holds the times of a second process of the row `twin_of`: the A/A row. `absent` has, by
     engine, how to install it; `failed` why an engine could not run the model; `tried` every file
     and thread count with its preliminary median in seconds, or the error. `warnings` name outputs
-    on which the engines disagree.
+    on which the engines disagree. `native` says that engines were called from C, not from Python.
     """
 
     model: str
@@ -77,6 +77,7 @@ class BenchReport:
     failed: dict[str, str] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    native: bool = False
 
     @property
     def base(self) -> Row:
@@ -111,6 +112,7 @@ class BenchReport:
             "failed": self.failed,
             "tried": self.tried,
             "warnings": self.warnings,
+            "native": self.native,
             "protocol": {
                 "burst": protocol.BURST,
                 "dropped": protocol.DROPPED,
@@ -156,7 +158,9 @@ class BenchReport:
             text.append(f"{name}: absent ({pip})")
         text += [f"{name}: failed: {why}" for name, why in self.failed.items()]
         text += self.warnings
-        text.append(f"{self.base.times.calls} calls each on {self._machine()}")
+        language = "C" if self.native else "Python"
+        calls = f"{self.base.times.calls} calls each from {language}"
+        text.append(f"{calls} on {self._machine()}")
         return "\n".join(text)
 
     def plot(self, path: str | os.PathLike[str]) -> None:

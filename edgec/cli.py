@@ -274,13 +274,16 @@ def _verify(parser: argparse.ArgumentParser) -> None:
 def _bench(parser: argparse.ArgumentParser) -> None:
     _common(parser, "measure:bench")
     parser.add_argument("artifact", type=Path)
-    parser.add_argument("--against", default="", metavar="ENGINE,...", help="onnxruntime,openvino")
+    parser.add_argument(
+        "--against", default="", metavar="ENGINE,...", help="onnxruntime,openvino,iree"
+    )
     parser.add_argument(
         "--model", type=Path, help="what the others run; by default the ONNX file of the same name"
     )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="for every engine")
     _spin_option(parser)
     parser.add_argument("--calls", type=int, default=200, metavar="N", help="counted per engine")
+    parser.add_argument("--native", action="store_true", help="call edgec and onnxruntime from C")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
 
 
@@ -288,6 +291,8 @@ def _profile(parser: argparse.ArgumentParser) -> None:
     _common(parser, "measure:profile")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--runs", type=int, default=100, metavar="N", help="that are timed")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
+    parser.add_argument("--no-cache", action="store_true", help="measure the machine's peaks anew")
     _data_options(parser)
 
 

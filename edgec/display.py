@@ -45,7 +45,8 @@ class Display:
         elif kind == "progress":
             self._status(f"{event['stage']} {event['done']}/{event['total']} {event['item']}")
         elif kind == "trial":
-            self._status(f"trying {event['engine']} {event['file']} x{event['threads']}")
+            threads = f" x{event['threads']}" if "threads" in event else ""
+            self._status(f"trying {event['engine']} {event['file']}{threads}")
         elif kind == "round":
             self._status(f"round {event['done']}/{event['rounds']}")
         elif kind == "stage" and event["state"] == "start":

@@ -4,7 +4,8 @@
 engine alone is measured. A message is a 4-byte length, a JSON header, and the bytes of the arrays
 that its "arrays" describes, in C order. Requests, by "do":
 
-    load     engine, path, threads, options -> import_s, create_s, inputs, outputs
+    load     engine, path, threads, options -> import_s, create_s, inputs, outputs; with the option
+             "native", the library of burst.c, bursts are called from C (`edgec.fromc`)
     run      arrays -> arrays, seconds
     bind     arrays -> (kept as the caller's buffers of every burst)
     burst    calls, rest_s -> ns: the time of each call
@@ -36,6 +37,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 LOADER = Path(__file__).parent / "runtime" / "load.py"
+FROM_C = Path(__file__).with_name("fromc.py")
 
 
 class Engine(Protocol):
@@ -55,7 +57,7 @@ class Edgec:
     """A compiled artifact in its own runtime. Options: spin_us."""
 
     def __init__(self, path: str, threads: int, options: Mapping[str, Any]) -> None:
-        self._module = _loader().load(path, threads=threads, spin_us=options.get("spin_us"))
+        self._module = _sibling(LOADER).load(path, threads=threads, spin_us=options.get("spin_us"))
         self.inputs = [tensor.name for tensor in self._module.inputs]
         self.outputs = [tensor.name for tensor in self._module.outputs]
 
@@ -65,6 +67,11 @@ class Edgec:
     def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
         call: Callable[[], object] = self._module.bind(inputs)
         return call
+
+    def native(self, library: str, inputs: Mapping[str, Array]) -> Callable[[int], list[int]]:
+        """Bursts called from C."""
+        burst: Callable[[int], list[int]] = _sibling(FROM_C).edgec(library, self.bind(inputs))
+        return burst
 
 
 class OnnxRuntime:
@@ -80,6 +87,7 @@ class OnnxRuntime:
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         for name, size in options.get("dims", {}).items():
             settings.add_free_dimension_override_by_name(name, size)
+        self._file = path, threads
         self._session = ort.InferenceSession(path, settings, ["CPUExecutionProvider"])
         self.inputs = [value.name for value in self._session.get_inputs()]
         self.outputs = [value.name for value in self._session.get_outputs()]
@@ -95,13 +103,18 @@ class OnnxRuntime:
         buffers = self.run(inputs)
         for name, array in buffers.items():
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        session = self._session
+        self._kept = (binding, inputs, buffers)
+        # What Python's wrapper calls, without the wrapper.
+        run = self._session._sess.run_with_iobinding
+        return functools.partial(run, binding._iobinding, None)
 
-        def call() -> object:
-            session.run_with_iobinding(binding)
-            return buffers
-
-        return call
+    def native(self, library: str, inputs: Mapping[str, Array]) -> Callable[[int], list[int]]:
+        """Bursts called from C, of a session of their own."""
+        outputs = self.run(inputs)
+        burst: Callable[[int], list[int]] = _sibling(FROM_C).onnxruntime(
+            library, *self._file, inputs, outputs
+        )
+        return burst
 
 
 class OnnxReference:
@@ -157,11 +170,10 @@ class OpenVino:
             array = buffers[port.get_any_name()]
             request.set_tensor(port, self._tensor(array, shared_memory=True))
 
-        def call() -> object:
-            request.infer(share_outputs=True)
-            return buffers
-
-        return call
+        self._kept = buffers
+        # What Python's wrapper calls, without the wrapper, which packs results in every call.
+        native: Any = super(type(request), request)
+        return functools.partial(native.infer, {}, share_outputs=True, decode_strings=False)
 
 
 class Iree:
@@ -248,13 +260,14 @@ class _Server:
     def __init__(self) -> None:
         self._baseline = _resident_bytes()
         self._engine: Engine | None = None
-        self._call: Callable[[], object] | None = None
+        self._burst: Callable[[int], list[int]] | None = None
+        self._library: str | None = None
 
     def answer(
         self, request: Mapping[str, Any], arrays: dict[str, Array]
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         """Serve one request."""
-        match request["do"], self._engine, self._call:
+        match request["do"], self._engine, self._burst:
             case "load", _, _:
                 return self._load(**request["args"]), {}
             case "run", engine, _ if engine is not None:
@@ -262,13 +275,21 @@ class _Server:
                 outputs = engine.run(arrays)
                 return {"seconds": time.perf_counter() - start}, outputs
             case "bind", engine, _ if engine is not None:
-                self._call = engine.bind(arrays)
+                self._burst = self._bursts(engine, arrays)
                 return {}, {}
-            case "burst", _, call if call is not None:
-                return {"ns": _burst(call, **request["args"])}, {}
+            case "burst", _, burst if burst is not None:
+                time.sleep(request["args"]["rest_s"])
+                return {"ns": burst(request["args"]["calls"])}, {}
             case "memory", _, _:
                 return {"resident": _resident_bytes(), "baseline": self._baseline}, {}
         raise ValueError(f"{request['do']!r} is unknown, or comes too early")
+
+    def _bursts(self, engine: Engine, arrays: dict[str, Array]) -> Callable[[int], list[int]]:
+        if self._library is None:
+            return functools.partial(_timed, engine.bind(arrays))
+        if not isinstance(engine, Edgec | OnnxRuntime):
+            raise ValueError("it cannot be called from C")
+        return engine.native(self._library, arrays)
 
     def _load(
         self, engine: str, path: str, threads: int, options: Mapping[str, Any]
@@ -277,6 +298,7 @@ class _Server:
         _import(engine)
         imported = time.perf_counter()
         self._engine = ENGINES[engine](path, threads, options)
+        self._library = options.get("native")
         created = time.perf_counter()
         return {
             "import_s": imported - start,
@@ -286,11 +308,10 @@ class _Server:
         }
 
 
-def _burst(call: Callable[[], object], calls: int, rest_s: float) -> list[int]:
-    """Nanoseconds of each of `calls` calls, after a rest."""
+def _timed(call: Callable[[], object], calls: int) -> list[int]:
+    """Nanoseconds of each of `calls` calls."""
     clock = time.perf_counter_ns
     times = [0] * calls
-    time.sleep(rest_s)
     for index in range(calls):
         start = clock()
         call()
@@ -300,18 +321,18 @@ def _burst(call: Callable[[], object], calls: int, rest_s: float) -> list[int]:
 
 def _import(engine: str) -> None:
     if engine == "edgec":
-        _loader()
+        _sibling(LOADER)
     else:
         importlib.import_module("iree.runtime" if engine == "iree" else engine)
 
 
-def _loader() -> Any:
-    """The runtime's loader, which needs nothing else of edgec."""
-    name = "edgec_runtime_load"
+def _sibling(path: Path) -> Any:
+    """A module of edgec that needs nothing else of it, by path."""
+    name = f"edgec_{path.stem}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, LOADER)
+        spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise ImportError(f"no loader at {LOADER}")
+            raise ImportError(f"nothing to import at {path}")
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]

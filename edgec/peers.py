@@ -30,19 +30,21 @@ class EngineError(DeviceError):
     """An engine cannot compile, load or run a model, or its process died."""
 
 
+IREE_OPTIONS = (
+    "--iree-input-type=onnx",
+    "--iree-hal-target-device=local",
+    "--iree-hal-local-target-device-backends=llvm-cpu",
+    "--iree-llvmcpu-target-cpu=host",
+    "--iree-opt-level=O3",
+)
+
+
 def compile_iree(model: Path, folder: Path) -> Path:
     """`model` compiled by IREE for this CPU, in `folder`. `EngineError` where it cannot be."""
     imported, compiled = folder / f"{model.stem}.mlir", folder / f"{model.stem}.vmfb"
-    options = (
-        "--iree-input-type=onnx",
-        "--iree-hal-target-device=local",
-        "--iree-hal-local-target-device-backends=llvm-cpu",
-        "--iree-llvmcpu-target-cpu=host",
-        "--iree-opt-level=O3",
-    )
     for tool, *arguments in (
         ("import_onnx", model, "--opset-version", "17", "-o", imported),
-        ("scripts.iree_compile", imported, *options, "-o", compiled),
+        ("scripts.iree_compile", imported, *IREE_OPTIONS, "-o", compiled),
     ):
         done = subprocess.run(
             [sys.executable, "-m", f"iree.compiler.tools.{tool}", *map(str, arguments)],
@@ -51,7 +53,8 @@ def compile_iree(model: Path, folder: Path) -> Path:
             check=False,
         )
         if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            reason = next((line for line in said if "error:" in line), said[-1])
             raise EngineError(f"{tool}: {reason}", where="iree")
     return compiled
 
@@ -61,7 +64,8 @@ class Peer:
     """A runtime that edgec is measured against.
 
     `title` is its name for people; `modules` are imported, `packages` (of PyPI) provide them, the
-    first one has the version. `prepare` compiles a model into a folder, where that comes first.
+    first one has the version. `prepare` compiles a model into a folder, where that comes first,
+    with `options`.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Peer:
     modules: tuple[str, ...]
     packages: tuple[str, ...]
     prepare: Callable[[Path, Path], Path] | None = None
+    options: tuple[str, ...] = ()
 
     @property
     def installed(self) -> bool:
@@ -105,6 +110,7 @@ PEERS = {
             ("iree.runtime", "iree.compiler"),
             ("iree-base-runtime", "iree-base-compiler[onnx]"),
             compile_iree,
+            IREE_OPTIONS,
         ),
     )
 }

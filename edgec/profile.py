@@ -2,7 +2,9 @@
 
 Runs that are timed step by step alternate with plain ones, and each comes right after a run that
 does not count, so that both find the same caches and threads awake. A step's time is from the
-end of the step before it, so nothing between steps is lost.
+end of the step before it, so nothing between steps is lost. Reading the clock after every step
+breaks up what a plain run overlaps: by how much timed runs are longer than plain ones is taken off
+again, in equal parts of every call, as far as a clock can be to blame.
 """
 
 from __future__ import annotations
@@ -10,100 +12,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 from edgec.arrays import Array
-from edgec.report import duration, table
+from edgec.peaks import Peaks
+from edgec.profilereport import Profile, StepTime
+from edgec.roofline import Bounds, bounds
 from edgec.runtime.load import Module, load
 
-NAME_SHOWN = 48
-"""Characters of a kernel's name, or of its nodes' together, in the table."""
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """One kernel call of the plan.
-
-    `nodes` are the ONNX nodes it computes, `calls` is how often a run executes it at most (more
-    than once inside of `repeat`), `macs` the multiply-accumulates of one call, 0 where they are not
-    known, `seconds` the median over all runs of the time of all its calls.
-    """
-
-    kernel: str
-    nodes: tuple[str, ...]
-    calls: int
-    macs: int
-    seconds: float
-
-    @property
-    def gflops(self) -> float | None:
-        """Billions of floating-point operations a second, a multiply-accumulate being two."""
-        return 2e-9 * self.macs * self.calls / self.seconds if self.macs and self.seconds else None
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The steps in the order of the plan, and medians over all runs.
-
-    `steps_s` is the time of all steps of a timed run, `run_s` that of a plain run, as Python sees
-    it.
-    """
-
-    variant: str
-    threads: int
-    runs: int
-    steps: tuple[StepTime, ...]
-    steps_s: float
-    run_s: float
-
-    @property
-    def ratio(self) -> float:
-        """What the steps account for of a plain run: 1 where nothing is lost or added."""
-        return self.steps_s / self.run_s
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; times in microseconds."""
-        steps = []
-        for step in self.steps:
-            facts = asdict(step)
-            seconds = facts.pop("seconds")
-            facts |= {"us": seconds * 1e6, "share": seconds / self.steps_s, "gflops": step.gflops}
-            steps.append(facts)
-        return {
-            "variant": self.variant,
-            "threads": self.threads,
-            "runs": self.runs,
-            "steps": steps,
-            "steps_us": self.steps_s * 1e6,
-            "run_us": self.run_s * 1e6,
-            "ratio": self.ratio,
-        }
-
-    def table(self) -> str:
-        """The steps that took time, the longest first, and how they add up."""
-        rows = [
-            (
-                _shortened(step.kernel),
-                str(step.calls),
-                duration(step.seconds),
-                f"{100 * step.seconds / self.steps_s:.1f} %",
-                "" if step.gflops is None else f"{step.gflops:.1f}",
-                _shortened(", ".join(step.nodes)),
-            )
-            for step in sorted(self.steps, key=lambda step: -step.seconds)
-            if step.seconds
-        ]
-        return "\n".join(
-            [
-                table(("kernel", "calls", "median", "share", "GFLOP/s", "nodes"), rows),
-                "",
-                f"{self.runs} runs, {self.threads} threads: the steps take "
-                f"{duration(self.steps_s)}, a plain run {duration(self.run_s)} "
-                f"(ratio {self.ratio:.2f})",
-            ]
-        )
+MOST_CLOCK_S = 100e-9
+"""No clock takes longer to read: a timed run that is longer still is so for other reasons."""
 
 
 def profile(
@@ -113,19 +32,55 @@ def profile(
     threads: int = 0,
     spin_us: int | None = None,
     runs: int = 100,
+    peaks: Peaks | None = None,
 ) -> Profile:
     """Time every step of `artifact` on `inputs`: medians over `runs` timed and as many plain runs.
 
-    `threads` and `spin_us` are as in `edgec.runtime.load`.
+    `threads` and `spin_us` are as in `edgec.runtime.load`; `peaks` are those of the machine, for as
+    many threads; without them no step has bounds.
 
     Raises:
         ArtifactError, DataError, DeviceError: as `edgec.runtime.load` does.
     """
     with load(artifact, threads=threads, spin_us=spin_us) as module:
-        return _profile(module, inputs, runs)
+        facts = next(v for v in module.manifest["variants"] if v["id"] == module.variant)
+        timed, plain = _times(module, inputs, runs)
+        rows = [
+            (row, median(times) * 1e-9)
+            for row, times in zip(_rows(facts["steps"]), zip(*timed, strict=True), strict=True)
+            if "kernel" in row[0]
+        ]
+        made = sum(calls for (_, calls), seconds in rows if seconds)
+        whole = median(map(sum, timed)) * 1e-9
+        clock = clock_s(whole, median(plain), made)
+        held = _bounds([step for (step, _), _ in rows], peaks)
+        steps = tuple(
+            _step(step, calls, max(seconds - calls * clock, seconds / 2), bound)
+            for ((step, calls), seconds), bound in zip(rows, held, strict=True)
+        )
+        return Profile(
+            model=module.manifest["name"],
+            variant=module.variant,
+            threads=module.threads,
+            runs=runs,
+            steps=steps,
+            steps_s=whole - made * clock,
+            run_s=median(plain),
+            clock_s=clock,
+            peaks=peaks,
+        )
 
 
-def _profile(module: Module, inputs: Mapping[str, Array], runs: int) -> Profile:
+def clock_s(timed_s: float, plain_s: float, calls: int) -> float:
+    """What reading the clock adds to each of the `calls` of a run, by how long a timed one takes
+    and a plain one."""
+    return min(max(timed_s - plain_s, 0.0) / max(calls, 1), MOST_CLOCK_S)
+
+
+def _times(
+    module: Module, inputs: Mapping[str, Array], runs: int
+) -> tuple[list[list[int]], list[float]]:
+    """Of every timed run, the nanoseconds of each step; of every plain run, its seconds."""
     bound = module.bind(inputs)
     for _ in range(max(3, runs // 10)):
         bound()
@@ -139,22 +94,20 @@ def _profile(module: Module, inputs: Mapping[str, Array], runs: int) -> Profile:
         plain.append(time.perf_counter() - started)
         bound()
         timed.append(bound.profile())
-    facts = next(v for v in module.manifest["variants"] if v["id"] == module.variant)
-    steps = tuple(
-        StepTime(
-            step["kernel"],
-            tuple(step["nodes"]),
-            calls,
-            step.get("macs", 0),
-            median(times) * 1e-9,
-        )
-        for (step, calls), times in zip(
-            _rows(facts["steps"]), zip(*timed, strict=True), strict=True
-        )
-        if "kernel" in step
-    )
-    total = median(sum(times) for times in timed) * 1e-9
-    return Profile(module.variant, module.threads, runs, steps, total, median(plain))
+    return timed, plain
+
+
+def _bounds(calls: Sequence[Mapping[str, Any]], peaks: Peaks | None) -> Sequence[Bounds | None]:
+    """What bounds each call; None where there are no peaks, or an old manifest does not say."""
+    if peaks is None or any("touches" not in call for call in calls):
+        return [None] * len(calls)
+    return bounds(calls, peaks)
+
+
+def _step(step: Mapping[str, Any], calls: int, seconds: float, bound: Bounds | None) -> StepTime:
+    nbytes = sum(touched for _, _, touched in step["touches"]) if "touches" in step else None
+    nodes = tuple(step["nodes"])
+    return StepTime(step["kernel"], nodes, calls, step.get("macs", 0), seconds, nbytes, bound)
 
 
 def _rows(
@@ -165,7 +118,3 @@ def _rows(
         yield step, calls
         for key in ("body", "then", "else"):
             yield from _rows(step.get(key, ()), calls * step.get("repeat", 1))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= NAME_SHOWN else text[: NAME_SHOWN - 3] + "..."

@@ -77,8 +77,9 @@ class Call:
     """One kernel call: buffer numbers in the order of the kernel's parameters, inputs then outputs.
 
     `nodes` are the ONNX nodes it computes, `macs` the multiply-accumulates of those that no other
-    call computes too. `in_place` lists (input position, output position) pairs that may share
-    memory.
+    call computes too, by the definition of their operators, else its own. `in_place` lists (input
+    position, output position) pairs that may share memory. `traffic` has the most bytes of each
+    buffer that the call touches; none where it is not known.
     """
 
     kernel: str
@@ -87,6 +88,7 @@ class Call:
     nodes: tuple[str, ...] = ()
     in_place: tuple[tuple[int, int], ...] = ()
     macs: int = 0
+    traffic: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from edgec.compiler import compile_model
 from edgec.errors import ArtifactError, UsageError
 from edgec.peers import PEERS, EngineError, EngineProcess, Peer
 from edgec.protocol import Ratio, Times, alternate
+from edgec.trials import Setting, Started
 
 REPO = Path(__file__).parents[1]
 
@@ -383,12 +385,11 @@ def test_a_file_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 
 def test_outputs_that_differ_are_a_warning() -> None:
     started = [
-        bench_module._Started(None, 0, 0, {"y": np.float32([1, value])})  # type: ignore[arg-type]
+        Started(None, 0, 0, {"y": np.float32([1, value])})  # type: ignore[arg-type]
         for value in (1, 1, 2)
     ]
     settings = [
-        bench_module.Setting(name, "as given", Path("m"), 1, {})
-        for name in ("edgec", "onnxruntime", "openvino")
+        Setting(name, "as given", Path("m"), 1, {}) for name in ("edgec", "onnxruntime", "openvino")
     ]
     (warning,) = bench_module._disagreements(settings, started, {})
     assert warning.startswith("edgec and openvino differ in output 'y'")
@@ -404,6 +405,33 @@ def test_an_absent_peer_is_shown_and_alone_an_error(
     assert caught.value.hint == "pip install ghost-engine"
     found = bench(None, model, against=["ghost_engine", "onnxruntime"], threads=1, calls=1)
     assert found.absent == {"ghost_engine": "pip install ghost-engine"}
+
+
+def test_what_a_peer_compiles_is_kept(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that compiles: the copy it makes is what runs, and is found again."""
+    compiled: list[str] = []
+
+    def copy(source: Path, folder: Path) -> Path:
+        compiled.append(source.name)
+        return Path(shutil.copy(source, folder / "copy"))
+
+    monkeypatch.setenv("EDGEC_CACHE_DIR", str(tmp_path))
+    for options in (("-O1",), ("-O1",), ("-O2",)):
+        peer = replace(PEERS["onnxruntime"], prepare=copy, options=options)
+        monkeypatch.setitem(PEERS, "onnxruntime", peer)
+        found = bench(None, model, against=["onnxruntime"], threads=1, calls=1, inputs=SAMPLE)
+        assert found.failed == {}
+        assert found.warnings == []
+    assert compiled == ["tiny.onnx", "opset17.onnx", "optimised.onnx"] * 2
+
+
+def test_peers_may_have_files_of_several_levels(model: Path) -> None:
+    found = bench(None, model, against=["onnxruntime"], threads=1, calls=1, levels=(2, 3))
+    labels = [facts["file"] for facts in found.tried]
+    assert labels == ["as given", "opset 17", "optimised", "optimised -O3"]
+    assert not any("error" in facts for facts in found.tried)
 
 
 def test_what_iree_cannot_compile_is_said(tmp_path: Path) -> None:
@@ -428,6 +456,71 @@ def test_edgec_is_an_engine_like_the_others(model: Path, artifact: Path) -> None
     assert found.twin_of == "onnxruntime"
     assert found.warnings == []
     assert "times edgec" in found.table()
+
+
+def test_calls_from_c(model: Path, artifact: Path) -> None:
+    found = bench(artifact, model, native=True, threads=1, calls=1)
+    assert [row.engine for row in found.rows] == ["edgec", "onnxruntime"]
+    assert found.failed == {}
+    assert all(row.times.calls == 15 and row.times.median > 0 for row in found.rows)
+    assert found.to_dict()["native"] is True
+    assert "from C" in found.table()
+    with pytest.raises(UsageError, match="called from C: edgec, onnxruntime"):
+        bench(artifact, model, against=["onnxruntime", "openvino"], native=True)
+
+
+FROM_C = """
+import json, sys
+import numpy as np
+sys.path.insert(0, {folder!r})
+import fromc, load
+x, y = np.float32([[1, 2, 3]]), np.zeros((1, 3), np.float32)
+if {engine!r} == "edgec":
+    with load.load({path!r}) as module:
+        times = fromc.edgec({library!r}, module.bind({{"x": x}}, {{"y": y}}))(4)
+else:
+    burst = fromc.onnxruntime({library!r}, {path!r}, 1, {{"x": x[:, :{width}]}}, {{"y": y}})
+    times = burst(4)
+print(json.dumps([len(times), min(times), y.tolist()]))
+"""
+
+
+def from_c(folder: Path, engine: str, width: int) -> subprocess.CompletedProcess[str]:
+    """Four calls that add 1 to each of 1, 2, 3, in a process with nothing else of edgec."""
+    proto = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> m (float[1,3] x) => (float[1,3] y)'
+        " { one = Constant <value_float = 1.0> () y = Add (x, one) }"
+    )
+    onnx.save(proto, folder / "m.onnx")
+    compile_model(folder / "m.onnx", folder / "m.edgec", cache=Cache(folder / "cache"))
+    for source in (REPO / "edgec" / "fromc.py", REPO / "edgec" / "runtime" / "load.py"):
+        shutil.copy(source, folder)
+    path = folder / ("m.edgec" if engine == "edgec" else "m.onnx")
+    script = FROM_C.format(
+        folder=str(folder),
+        engine=engine,
+        path=str(path),
+        library=bench_module._burst_library(folder),
+        width=width,
+    )
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("engine", ["edgec", "onnxruntime"])
+def test_calls_from_c_compute(tmp_path: Path, engine: str) -> None:
+    done = from_c(tmp_path, engine, width=3)
+    assert done.returncode == 0, done.stderr
+    count, least, outputs = json.loads(done.stdout)
+    assert count == 4
+    assert least > 0
+    assert outputs == [[2, 3, 4]]
+
+
+def test_what_onnxruntime_says_when_called_from_c(tmp_path: Path) -> None:
+    done = from_c(tmp_path, "onnxruntime", width=2)
+    assert done.returncode == 1
+    assert "RuntimeError: Got invalid dimensions for input: x" in done.stderr
 
 
 def test_the_model_is_found_beside_the_artifact(

@@ -57,6 +57,17 @@ def test_one_changing_line_on_a_terminal(digits: Path, session_cache: Path, tmp_
     assert left.rstrip().endswith("verified: device")
 
 
+def test_a_trial_that_never_ran_has_no_threads(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display_module, "SECONDS_BETWEEN_LINES", -1.0)
+    display = Display(as_json=False, verbose=False)
+    display.event({"event": "trial", "engine": "iree", "file": "as given", "error": "refused"})
+    display.event({"event": "trial", "engine": "iree", "file": "as given", "threads": 2})
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["trying iree as given", "trying iree as given x2"]
+
+
 def test_plain_lines_elsewhere(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

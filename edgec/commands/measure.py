@@ -11,13 +11,18 @@ import numpy as np
 
 from edgec.arrays import Array
 from edgec.bench import bench as measure
+from edgec.cache import Cache
 from edgec.data import Dataset, open_data
 from edgec.display import Display
-from edgec.errors import DataError
+from edgec.errors import DataError, EdgecError
+from edgec.peaks import Peaks
+from edgec.peaks import measure as measure_peaks
 from edgec.profile import profile as measure_steps
+from edgec.profileplot import plot
 from edgec.program import Tensor
 from edgec.report import table
 from edgec.runtime.load import Module, load
+from edgec.targets import resolve
 from edgec.verify import verify as compare
 
 
@@ -80,6 +85,7 @@ def bench(args: argparse.Namespace, display: Display) -> int:
         threads=args.threads or None,
         spin_us=args.spin_us,
         calls=args.calls,
+        native=args.native,
         on_event=display.event,
     )
     if args.plot is not None:
@@ -90,13 +96,32 @@ def bench(args: argparse.Namespace, display: Display) -> int:
 
 def profile(args: argparse.Namespace, display: Display) -> int:
     """Show where the time of a run goes."""
-    with load(args.artifact) as module:
+    with load(args.artifact, threads=args.threads) as module:
         sample = next(iter(_data(module, args, display, count=1)))
+        peaks = _peaks(module, args, display)
     report = measure_steps(
-        args.artifact, sample, threads=args.threads, spin_us=args.spin_us, runs=args.runs
+        args.artifact,
+        sample,
+        threads=args.threads,
+        spin_us=args.spin_us,
+        runs=args.runs,
+        peaks=peaks,
     )
+    if args.plot is not None:
+        plot(report, args.plot)
     display.result(report.to_dict(), report.table())
     return 0
+
+
+def _peaks(module: Module, args: argparse.Namespace, display: Display) -> Peaks | None:
+    """What this machine can do at most with a module's instructions and number of threads."""
+    variant = next(v for v in module.manifest["variants"] if v["id"] == module.variant)
+    cache = Cache(Cache.default().path, reuse=not args.no_cache)
+    try:
+        return measure_peaks(resolve(variant["target"]["name"]), module.threads, cache)
+    except EdgecError as error:
+        display.event({"event": "note", "text": f"no shares of the machine's peaks: {error.what}"})
+        return None
 
 
 def _data(module: Module, args: argparse.Namespace, display: Display, count: int) -> Dataset:

@@ -134,7 +134,7 @@ def _variant(name: str, variant: Variant, verified: str) -> dict[str, Any]:
             {"name": kernel, "symbol": symbol, "bytes": nbytes}
             for kernel, (symbol, nbytes) in variant.kernels.items()
         ],
-        "steps": [_step(step) for step in program.steps],
+        "steps": [_step(step, variant.plan) for step in program.steps],
         "verified": verified,
     }
 
@@ -149,17 +149,30 @@ def _output(tensor: Tensor, extents: Sequence[Extent]) -> dict[str, Any]:
     return _tensor(tensor) | decided.get(tensor.name, {})
 
 
-def _step(step: Step) -> dict[str, Any]:
+def _step(step: Step, plan: Plan) -> dict[str, Any]:
     match step:
         case Call():
-            return {"kernel": step.kernel, "nodes": list(step.nodes), "macs": step.macs}
+            facts = {"kernel": step.kernel, "nodes": list(step.nodes), "macs": step.macs}
+            return facts | {"touches": _touches(step, plan)}
         case Repeat():
-            return {"repeat": step.times, "body": [_step(inner) for inner in step.body]}
+            return {"repeat": step.times, "body": [_step(inner, plan) for inner in step.body]}
         case _:
             return {
-                "then": [_step(inner) for inner in step.then],
-                "else": [_step(inner) for inner in step.otherwise],
+                "then": [_step(inner, plan) for inner in step.then],
+                "else": [_step(inner, plan) for inner in step.otherwise],
             }
+
+
+def _touches(call: Call, plan: Plan) -> list[list[str | int]]:
+    """[area, offset, bytes] of each argument; only what lies in the arena shares an area."""
+    found: list[list[str | int]] = []
+    for position, number in enumerate((*call.inputs, *call.outputs)):
+        buffer = plan.program.buffers[number]
+        nbytes = call.traffic[position] if call.traffic else buffer.nbytes
+        shared = buffer.where == "arena"
+        area = "arena" if shared else f"{buffer.where} {buffer.index}"
+        found.append([area, plan.offsets[number] if shared else 0, nbytes])
+    return found
 
 
 def _library_path(name: str, variant: Variant) -> str:

@@ -60,23 +60,23 @@ class Toolchain:
         includes: Sequence[Path] = (RUNTIME,),
         defines: Mapping[str, str] | None = None,
         files: Mapping[str, bytes] | None = None,
+        options: Sequence[str] = (),
     ) -> bytes:
         """The object code of one C99 source, given as text or as a path; zig's are cached.
 
-        `defines` are macros; `files` are put beside the source, under their names, for `.incbin`.
+        `defines` are macros; `files` are put beside the source, under their names, for `.incbin`;
+        `options` are more of the compiler's.
         """
         text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
         name = source.name if isinstance(source, Path) else "source.c"
-        options = [f"-D{key}={value}" for key, value in (defines or {}).items()]
+        given = [*options, *(f"-D{key}={value}" for key, value in (defines or {}).items())]
         members = {**(files or {}), name: text.encode()}
         headers = [path.read_bytes() for folder in includes for path in sorted(folder.glob("*.h"))]
-        key = key_of(
-            _zig_version(), self.triple, _COMPILE, options, sorted(members.items()), headers
-        )
+        key = key_of(_zig_version(), self.triple, _COMPILE, given, sorted(members.items()), headers)
         found = Cache(self.cache_dir).get("object", key) if self.cc is None else None
         if found is None:
-            options += [f"-I{folder.resolve()}" for folder in includes]
-            found = self._run([*_COMPILE, *options, name, "-o", "out.o"], members, "out.o")
+            given += [f"-I{folder.resolve()}" for folder in includes]
+            found = self._run([*_COMPILE, *given, name, "-o", "out.o"], members, "out.o")
             if self.cc is None:
                 Cache(self.cache_dir).put("object", key, found)
         return found

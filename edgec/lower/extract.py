@@ -19,6 +19,7 @@ from edgec.lower.extract_parts import join
 from edgec.lower.in_place import in_place_pairs
 from edgec.lower.origins import Nodes
 from edgec.lower.repeat import Loop, body_of, is_repeat
+from edgec.lower.work import work
 from edgec.program import Buffer, Call, Extent, Program, State, Step, Tensor, dtype_of
 
 
@@ -142,6 +143,7 @@ class _Extraction:
         )
         self.movable.update(outputs)
         if any(self.program.buffers[buffer].nbytes for buffer in outputs):
+            done = work(self.kernels[kernel], len(inputs))
             self.program.steps.append(
                 Call(
                     kernel,
@@ -149,6 +151,8 @@ class _Extraction:
                     outputs,
                     nodes=self.nodes.get(name, ()),
                     in_place=in_place_pairs(self.kernels[kernel], len(inputs)),
+                    macs=done.macs,
+                    traffic=done.traffic,
                 )
             )
         return outputs[0] if len(outputs) == 1 else outputs
@@ -206,7 +210,7 @@ class _Extraction:
     def _copy_step(self, source: int, target: int, nbytes: int) -> Call:
         kernel = f"copy_{nbytes}"
         self.kernels.setdefault(kernel, _copy_kernel(nbytes))
-        return Call(kernel, (source,), (target,))
+        return Call(kernel, (source,), (target,), traffic=(nbytes, nbytes))
 
     def bind_states(self, states: list[tuple[str, str]]) -> None:
         """Turn pairs of an output and an input into state kept in the instance."""

@@ -75,11 +75,14 @@ def lower_graph(
 
 
 def _with_macs(program: Program, graph: Graph) -> list[Step]:
-    """The steps, each call with the multiply-accumulates of the nodes that it alone computes."""
+    """The steps, each call with the multiply-accumulates of the nodes that it alone computes.
+
+    They are those of the operators' definitions; where there are none, what its loops do stands.
+    """
     known = {node.name or node.outputs[0].name: macs(node) or 0 for node in graph.gs.nodes}
     calls = Counter(name for call in program.calls() for name in call.nodes)
     return [
-        replace(step, macs=sum(known.get(n, 0) for n in step.nodes if calls[n] == 1))
+        replace(step, macs=sum(known.get(n, 0) for n in step.nodes if calls[n] == 1) or step.macs)
         if isinstance(step, Call)
         else step
         for step in program.steps

@@ -700,7 +700,7 @@ class Bound:
     much of it.
     """
 
-    __slots__ = ("_arrays", "_inputs", "_module", "_outputs", "_run")
+    __slots__ = ("_arrays", "_inputs", "_module", "_outputs", "_pointers", "_run")
 
     def __init__(
         self,
@@ -710,8 +710,11 @@ class Bound:
     ) -> None:
         self._module = module
         self._arrays = (inputs, outputs)
-        self._inputs = (ctypes.c_void_p * len(inputs))(*[a.ctypes.data for a in inputs])
-        self._outputs = (ctypes.c_void_p * len(outputs))(*[a.ctypes.data for a in outputs])
+        self._pointers = [
+            (ctypes.c_void_p * len(arrays))(*[a.ctypes.data for a in arrays])
+            for arrays in self._arrays
+        ]
+        self._inputs, self._outputs = map(ctypes.addressof, self._pointers)
         self._run: Callable[..., int] = module._table.run
 
     def __call__(self) -> None:
