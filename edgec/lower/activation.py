@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from tvm import relax, tirx
 
 from edgec.lower.context import Context, Refused, is_float, literal, select
-from edgec.lower.elementwise import dtype_of, libm, math, maximum, minimum, scalar
+from edgec.lower.elementwise import dtype_of, erf_of, libm, math, maximum, minimum, scalar
 
 Fn = Callable[..., Any]
 
@@ -104,7 +104,7 @@ def gelu(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
         raise Refused(f"approximate={approximate!r} is not an approximation ONNX defines")
 
     def exact(x: Any) -> Any:
-        return lift(x, 0.5) * x * (lift(x, 1) + tirx.erf(x * lift(x, sqrt(0.5))))
+        return lift(x, 0.5) * x * (lift(x, 1) + erf_of(x * lift(x, sqrt(0.5))))
 
     def by_tanh(x: Any) -> Any:
         inner = lift(x, sqrt(2 / 3.141592653589793)) * (x + lift(x, 0.044715) * x * x * x)

@@ -17,6 +17,9 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
+tvm.ir.register_op_attr("tirx.erf", "TVectorizable", True)
+"""As exp and tanh are: TVM would make the vectors of a loop with erf scalars again."""
+
 Expansion = Callable[[Any, int], Any]
 """Takes an expression and its number of lanes."""
 

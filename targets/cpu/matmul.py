@@ -152,5 +152,5 @@ def _registers(schedule: s_tir.Schedule, block: SBlockRV, depth: int) -> None:
 
 def _lanes(width: int, most: int) -> int:
     """Lanes of a vector, so that whole ones make up `width`; all of it where only short ones do."""
-    lanes = math.gcd(width, most)
+    lanes = width if width <= most else math.gcd(width, most)
     return lanes if lanes >= 4 else width
