@@ -2,7 +2,10 @@
 
     parallel for columns / (vectors * lanes), rows / tile:
         sums[row, vector, lane] = 0
-        for k:  sums += a[row, k] * b[k, vector, lane]
+        for k / run:
+            part[row, vector, lane] = 0
+            for k % run:  part += a[row, k] * b[k, vector, lane]
+            sums += part
         out = tail(sums)
 
 A constant B is stored panel by panel (`edgec.lower.matmul`); any other is read in place.
@@ -35,6 +38,10 @@ _MOST_COLUMNS = 64
 _MOST_ROWS = 14
 _LATENCY = 4
 """Cycles from a multiply-add to the next on the same sum, of which two begin in each cycle."""
+
+_LONGEST_RUN = 128
+"""Terms that are added one after the other, as in ONNX Runtime's products: longer runs round too
+often, and differ more from its results."""
 
 _BYTES_PER_CYCLE = 29
 """What the second level of caches delivers, as measured."""
@@ -115,14 +122,15 @@ def _covers(sums: list[int], output: list[int]) -> bool:
 
 
 def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target: Target) -> None:
-    *lead, columns, _ = extents(schedule, product)
+    *lead, columns, terms = extents(schedule, product)
     work = math.prod(extents(schedule, product))
-    *outer, column, summed = schedule.get_loops(product)
     width = columns
     if schedule.get(product).name_hint == "matmul_packed":
         width = int(schedule.get(product).reads[1].source.shape[-1])
     lanes = _lanes(width, target.vector_bits // 32)
     rows, vectors = tile(lead[-1] if lead else 1, width // lanes, target)
+    parts = _in_runs(schedule, product, terms)
+    *outer, column, summed = schedule.get_loops(product)
     strip, vector, lane = schedule.split(column, factors=[None, vectors, lanes])
     inner = [vector, lane]
     if lead:
@@ -134,11 +142,30 @@ def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target:
     if work >= PARALLEL_ITERATIONS:
         schedule.parallel(shared)
     schedule.reverse_compute_at(output, shared, preserve_unit_loops=True)
-    column = schedule.get_loops(output)[-1]
-    schedule.split(column, factors=[None, lanes])
-    for block in (product, output):
+    schedule.split(schedule.get_loops(output)[-1], factors=[None, lanes])
+    sums = [(product, summed)]
+    for part in parts:
+        schedule.compute_at(part, summed, preserve_unit_loops=True)
+        *_, column, term = schedule.get_loops(part)
+        schedule.split(column, factors=[None, lanes])
+        schedule.reorder(term, *schedule.get_loops(part)[-len(inner) - 1 : -1])
+        sums.append((part, term))
+    for block in (output, *(block for block, _ in sums)):
         _registers(schedule, block, len(inner))
-    _registers(schedule, schedule.decompose_reduction(product, summed), len(inner))
+    for block, loop in reversed(sums):
+        _registers(schedule, schedule.decompose_reduction(block, loop), len(inner))
+
+
+def _in_runs(schedule: s_tir.Schedule, product: SBlockRV, terms: int) -> list[SBlockRV]:
+    """Leave to `product` only to add up the sums of short runs of terms, of a new block.
+
+    Rounding errors then grow with the length and the number of runs, not with their product.
+    """
+    run = largest_divisor(terms, _LONGEST_RUN)
+    if run == terms or run < _LONGEST_RUN // 4:
+        return []
+    each, _ = schedule.split(schedule.get_loops(product)[-1], factors=[None, run])
+    return [schedule.rfactor(each, factor_axis=0)]
 
 
 def _registers(schedule: s_tir.Schedule, block: SBlockRV, depth: int) -> None:

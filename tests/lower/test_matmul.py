@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+import edgec
 from edgec import targets
 from edgec.compiler import Options, compile_model
 from edgec.graph import load
@@ -98,3 +99,17 @@ def test_tiles_keep_the_processor_busy() -> None:
         for columns in (64, 384, 768, 1536):
             r, v = tile(whole_tiles(rows), panel(rows, columns) // 16, target)
             assert r * v >= 14
+
+
+def test_long_sums_do_not_round_too_often() -> None:
+    """Equal terms are rounded the same way again and again, where they are added one by one."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> '
+        "g (float[2, 3072] x, float[3072, 32] w) => (float[2, 32] y) { y = MatMul(x, w) }"
+    )
+    terms = np.full((2, 3072), 0.1, np.float32)
+    exact = terms[0].astype(np.float64).sum()
+    one_by_one = np.cumsum(terms[0])[-1]
+    y = edgec.compile(model).run({"x": terms, "w": np.ones((3072, 32), np.float32)})["y"]
+    assert abs(one_by_one / exact - 1) > 5e-6
+    np.testing.assert_allclose(y, exact, rtol=2e-6)
