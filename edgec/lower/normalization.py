@@ -11,6 +11,7 @@ from tvm import relax, te, tirx
 from tvm.ir import Constant
 
 from edgec.lower.context import Context, Refused, at, axis_of, literal
+from edgec.lower.ends import over_row
 from edgec.lower.reduce import SUM, reduced
 
 
@@ -91,14 +92,13 @@ def normalized(
     taken for 0. `x` is float32 or float64; scale and bias broadcast against it.
     """
     shape, dtype = ctx.shape(x), ctx.dtype(x)
-    *rows, size = shape
+    rows, size = shape[:-1], shape[-1]
     share = literal(1.0 / max(size, 1), dtype)
     parameters = [ctx.cast(p, dtype) for p in (scale, bias) if p is not None]
 
     def compute(data: te.Tensor, *given: te.Tensor) -> list[te.Tensor]:
         def average(name: str, transform: Any) -> te.Tensor:
-            k = te.reduce_axis((0, size), "k")
-            total = te.compute(rows, lambda *row: SUM(transform(*row, k), axis=[k]), name=name)
+            total = over_row(name, rows, size, ctx.block, transform, SUM, lambda a, b: a + b)
             return te.compute(rows, lambda *row: total(*row) * share, name=f"mean_{name}")
 
         def shifted(*index: Any) -> Any:

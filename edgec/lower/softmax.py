@@ -15,6 +15,7 @@ from tvm import relax, te, tirx
 
 from edgec.lower.context import Context, Refused, axis_of, literal, select
 from edgec.lower.elementwise import dtype_of
+from edgec.lower.ends import over_row
 from edgec.lower.reduce import SUM, arg_extreme
 
 _LOG2_E = log2(np.e)
@@ -24,26 +25,26 @@ def softmax_over(ctx: Context, x: relax.Expr, axis: int, *, log: bool = False) -
     """exp(x) / sum(exp(x)) over `axis`, or with `log` its logarithm. `x` is float32 or float64."""
     shape, dtype = ctx.shape(x), ctx.dtype(x)
     rows = (*shape[:axis], *shape[axis + 1 :])
+    block = ctx.block if axis == len(shape) - 1 else 0
 
     def compute(data: te.Tensor) -> te.Tensor:
         def of_row(index: tuple[Any, ...]) -> tuple[Any, ...]:
             return (*index[:axis], *index[axis + 1 :])
 
-        def over(name: str, reducer: Any, values: te.Tensor) -> te.Tensor:
-            k = te.reduce_axis((0, shape[axis]), "k")
-            return te.compute(
-                rows,
-                lambda *row: reducer(values(*row[:axis], k, *row[axis:]), axis=[k]),
-                name=name,
-            )
+        def over(name: str, values: te.Tensor, reducer: Any, combine: Any) -> te.Tensor:
+            def term(*index: Any) -> Any:
+                *row, k = index
+                return values(*row[:axis], k, *row[axis:])
 
-        largest = over("largest", te.max, data)
+            return over_row(name, rows, shape[axis], block, term, reducer, combine)
+
+        largest = over("largest", data, te.max, tirx.max)
 
         def below(index: tuple[Any, ...]) -> Any:
             return data(*index) - largest(*of_row(index))
 
         powers = te.compute(shape, lambda *index: _exp(below(index)), name="powers")
-        total = over("total", SUM, powers)
+        total = over("total", powers, SUM, lambda a, b: a + b)
         if log:
             logs = te.compute(rows, lambda *row: tirx.log(total(*row)), name="logs")
             return te.compute(

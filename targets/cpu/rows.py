@@ -29,10 +29,10 @@ from edgec.targets.cpu.blocks import (
 )
 from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
 
-_FEWEST_LANES = 4
-"""A row that is no whole number of so short vectors is not worth the trouble.
-
-TVM's rfactor loses the bound of a loop that a vector does not divide."""
+_FEWEST_LANES, _MOST_LANES = 4, 16
+"""Of the vectors that partial results are kept in. Fewer terms than the most, as the end of a row
+has, may be added up one by one; TVM's rfactor loses the bound of a loop that its factor does not
+divide."""
 
 
 def schedule_rows(schedule: s_tir.Schedule, target: Target) -> bool:
@@ -50,6 +50,8 @@ def schedule_rows(schedule: s_tir.Schedule, target: Target) -> bool:
     if any(len(schedule.get(block).writes) > 1 for block in blocks):
         return False
     if not reductions or any(not _over_rows(schedule, block, lead) for block in reductions):
+        return False
+    if all(extents(schedule, block)[-1] % _FEWEST_LANES for block in reductions):
         return False
     if any(extents(schedule, block)[: len(lead)] != lead for block in blocks):
         return False
@@ -78,11 +80,12 @@ def schedule_rows(schedule: s_tir.Schedule, target: Target) -> bool:
 
 
 def _over_rows(schedule: s_tir.Schedule, block: SBlockRV, lead: list[int]) -> bool:
-    """Whether `block` reduces one axis of whole vectors, and has no other axis besides `lead`."""
+    """Whether `block` reduces one axis, of whole vectors or short, and has no others but `lead`."""
     kinds, sizes = iter_types(schedule, block), extents(schedule, block)
     spatial = [size for kind, size in zip(kinds, sizes, strict=True) if kind == 0]
     one_axis = kinds[-1] != 0 and kinds.count(0) == len(kinds) - 1
-    return one_axis and math.prod(spatial) == math.prod(lead) and sizes[-1] % _FEWEST_LANES == 0
+    short = sizes[-1] % _FEWEST_LANES == 0 or sizes[-1] < _MOST_LANES
+    return one_axis and math.prod(spatial) == math.prod(lead) and short
 
 
 def _partial_results(schedule: s_tir.Schedule, block: SBlockRV, lanes: int) -> list[SBlockRV]:
@@ -108,8 +111,18 @@ def _vectorise_partial(schedule: s_tir.Schedule, block: SBlockRV) -> None:
 
 
 def _vectorise(schedule: s_tir.Schedule, block: SBlockRV, lanes: int) -> None:
+    """In vectors of all lanes, then of half as many, and so on, as far as the row goes."""
     last = schedule.get_loops(block)[-1]
-    width = largest_divisor(extent(schedule, last), lanes)
+    size, width = extent(schedule, last), lanes
+    if size < lanes:
+        width = largest_divisor(size, lanes)
+    elif size % lanes:
+        shorter = [lanes >> n for n in range(1, lanes.bit_length()) if size % lanes & lanes >> n]
+        whole = size - size % lanes
+        last, *ends = schedule.loop_partition(last, [whole, *shorter[:-1], None])
+        for loop in ends:
+            if extent(schedule, loop) > 1:
+                schedule.vectorize(loop)
     if width > 1:
         _, lane = schedule.split(last, factors=[None, width])
         schedule.vectorize(lane)

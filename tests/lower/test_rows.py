@@ -18,7 +18,7 @@ from edgec.targets.cpu import schedule
 
 from .test_blocked import RUNNABLE
 
-LENGTHS = (7, 36, 128)
+LENGTHS = (7, 36, 45, 128)
 LEVELS = [name for name in RUNNABLE if name != "host"]
 
 
