@@ -18,6 +18,7 @@ from edgec.targets.cpu.elementwise import schedule_elementwise
 from edgec.targets.cpu.matmul import schedule_matmul
 from edgec.targets.cpu.reduction import schedule_reduction
 from edgec.targets.cpu.rows import schedule_rows
+from edgec.targets.cpu.transpose import schedule_transpose
 
 Rule = Callable[[s_tir.Schedule, Target], bool]
 
@@ -26,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     schedule_matmul,
     schedule_rows,
     schedule_reduction,
+    schedule_transpose,
     schedule_elementwise,
 )
 
