@@ -59,6 +59,11 @@ class Target:
         """The triple zig links for: LLVM's with the libc floor, "x86_64-linux-gnu.2.17"."""
         return f"{self.triple}.{self.libc.removeprefix('glibc ')}"
 
+    @property
+    def fuses_multiply_add(self) -> bool:
+        """Whether a * b + c is one instruction."""
+        return self.arch == "aarch64" or "fma" in self.cpu_flags
+
     def facts(self) -> dict[str, object]:
         """What the manifest says of the target."""
         return {

@@ -9,8 +9,8 @@ from typing import Any
 import onnx_graphsurgeon as gs
 from tvm import relax, tirx
 
-from edgec.lower.context import Context, Refused, axis_of, is_float, literal, select
-from edgec.lower.elementwise import dtype_of, libm, math, maximum, minimum, scalar
+from edgec.lower.context import Context, Refused, is_float, literal, select
+from edgec.lower.elementwise import dtype_of, erf_of, libm, math, maximum, minimum, scalar
 
 Fn = Callable[..., Any]
 
@@ -104,7 +104,7 @@ def gelu(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
         raise Refused(f"approximate={approximate!r} is not an approximation ONNX defines")
 
     def exact(x: Any) -> Any:
-        return lift(x, 0.5) * x * (lift(x, 1) + tirx.erf(x * lift(x, sqrt(0.5))))
+        return lift(x, 0.5) * x * (lift(x, 1) + erf_of(x * lift(x, sqrt(0.5))))
 
     def by_tanh(x: Any) -> Any:
         inner = lift(x, sqrt(2 / 3.141592653589793)) * (x + lift(x, 0.044715) * x * x * x)
@@ -144,47 +144,6 @@ def clip(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.
     return ctx.map("clip", clipped, x, *bounds)
 
 
-def softmax(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
-    return _normalized(ctx, node, inputs[0], relax.op.nn.softmax)
-
-
-def log_softmax(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
-    return _normalized(ctx, node, inputs[0], relax.op.nn.log_softmax)
-
-
-def _normalized(ctx: Context, node: gs.Node, x: relax.Expr, operator: Fn) -> relax.Expr:
-    axis = axis_of(ctx.attr(node, "axis", -1), len(ctx.shape(x)))
-    dtype = ctx.dtype(x)
-    if not ctx.shape(x):
-        raise Refused("a scalar has no axis to normalize")
-    if dtype in ("float16", "bfloat16"):
-        wide = ctx.cast(x, "float32")
-        return ctx.cast(ctx.emit(operator(wide, axis)), dtype)
-    return ctx.emit(operator(x, axis))
-
-
-def hardmax(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
-    from edgec.lower.reduce import arg_extreme
-
-    (x,) = inputs
-    axis = axis_of(ctx.attr(node, "axis", -1), len(ctx.shape(x)))
-    best = arg_extreme(ctx, x, axis, largest=True, last=False)
-    dtype = ctx.dtype(x)
-    shape = ctx.shape(x)
-
-    def one_hot(v: Any) -> Any:
-        from tvm import te
-
-        def element(*index: Any) -> Any:
-            where = tuple(0 if a == axis else i for a, i in enumerate(index))
-            hit = v(*where) == index[axis].astype("int64")
-            return select(hit, literal(1, dtype), literal(0, dtype))
-
-        return te.compute(shape, element, name="hardmax")
-
-    return ctx.te("hardmax", one_hot, best)
-
-
 def dropout(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> list[relax.Expr]:
     """Inference only: the input itself and a mask of ones."""
     import numpy as np
@@ -221,8 +180,5 @@ ENTRIES = {
     "Gelu": gelu,
     "PRelu": prelu,
     "Clip": clip,
-    "Softmax": softmax,
-    "LogSoftmax": log_softmax,
-    "Hardmax": hardmax,
     "Dropout": dropout,
 }

@@ -11,6 +11,7 @@ from tvm import relax
 
 from edgec.lower.context import Context, literal
 from edgec.lower.matmul import product
+from edgec.lower.softmax import softmax_over
 
 _PLAIN = {"scale", "q_num_heads", "kv_num_heads"}
 _HEADS_FIRST = [0, 2, 1, 3]
@@ -45,7 +46,7 @@ def attention(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> r
         scores = ctx.map("scale", lambda s: s * literal(scale, dtype), scores)
     else:
         scores = ctx.map("mask", lambda s, m: s * literal(scale, dtype) + m, scores, mask)
-    y = product(ctx, ctx.emit(relax.op.nn.softmax(scores, -1)), v)
+    y = product(ctx, softmax_over(ctx, scores, 3), v)
     if not flat:
         return y
     batch, _, length, features = ctx.shape(y)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 from tvm import relax, tirx
+from tvm.ir import Constant
 
 from edgec.lower.context import Context, Refused, is_float, literal, select
 
@@ -117,6 +118,26 @@ def _divisor(a: Any, b: Any) -> Any:
 
 def _divide(a: Any, b: Any) -> Any:
     return a / b if is_float(dtype_of(a)) else tirx.truncdiv(a, _divisor(a, b))
+
+
+_SMOOTH = frozenset({"Erf", "Exp", "MatMul", "Sigmoid", "Softmax", "Tanh"})
+"""Operators that make no jump of an error in the last place, as rounding would."""
+
+
+def divide(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
+    """By a constant as the product with its inverse, where that is exact or hardly matters."""
+    x, divisor = inputs
+    if isinstance(divisor, Constant) and ctx.dtype(x) in ("float32", "float64"):
+        value = divisor.value.numpy()
+        with np.errstate(all="ignore"):
+            inverse = 1 / value
+        least = np.finfo(value.dtype).tiny
+        normal = np.all((np.abs(inverse) >= least) & np.isfinite(inverse))
+        exact = np.all(np.abs(np.frexp(value)[0]) == 0.5)
+        readers = {reader.op for tensor in node.outputs for reader in tensor.outputs}
+        if normal and (exact or (readers and readers <= _SMOOTH)):
+            return ctx.map("divide", lambda v, i: v * i, x, ctx.const(inverse))
+    return ctx.map("divide", _divide, x, divisor)
 
 
 def _remainder(a: Any, b: Any) -> Any:
@@ -266,6 +287,11 @@ def libm(name: str) -> Fn:
     return called
 
 
+def erf_of(x: Any) -> Any:
+    """Written out for vectors in float32 (`edgec.lower.fast_math`), libm's else."""
+    return tirx.erf(x) if dtype_of(x) == "float32" else libm("erf")(x)
+
+
 def identity(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     return inputs[0]
 
@@ -284,7 +310,7 @@ ENTRIES = {
     "Add": binary("add", relax.op.add),
     "Sub": binary("subtract", relax.op.subtract),
     "Mul": binary("multiply", relax.op.multiply),
-    "Div": scalar("divide", _divide),
+    "Div": divide,
     "Mod": mod,
     "Pow": power,
     "Max": fold("maximum", maximum),
@@ -319,7 +345,7 @@ ENTRIES = {
     "Sqrt": scalar("sqrt", math(tirx.sqrt)),
     "Exp": scalar("exp", math(tirx.exp)),
     "Log": scalar("log", math(tirx.log)),
-    "Erf": scalar("erf", math(tirx.erf)),
+    "Erf": scalar("erf", math(erf_of)),
     "Sin": scalar("sin", math(tirx.sin)),
     "Cos": scalar("cos", math(tirx.cos)),
     "Tan": scalar("tan", math(tirx.tan)),

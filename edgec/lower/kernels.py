@@ -8,6 +8,7 @@ allocation and release).
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ from edgec.targets import Target
 from edgec.targets.cpu import schedule
 
 _WORKSPACE_ALIGNMENT = 64
+_STACK_BYTES = 4096
+"""The largest buffer that is kept on the stack, where LLVM makes registers of it."""
+
+_ON_STACK = "disable_lower_builtin"
+"""TVM's annotation of a buffer that is not to be workspace."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,8 @@ def lower(
     function = function.with_attr("target", llvm.with_host(llvm))
     function = function.with_attr("tirx.noalias", True)
     module = _LOOPS_TO_FLAT(IRModule({symbol: function}))
-    module = IRModule({symbol: _with_c_signature(expand_math(module[symbol]), overwrites)})
+    function = _on_stack(expand_math(module[symbol]))
+    module = IRModule({symbol: _with_c_signature(function, overwrites)})
     module = _FLAT_TO_LLVM(module)
     return IRModule({symbol: _returning_zero(module[symbol])})
 
@@ -128,6 +135,20 @@ _FLAT_TO_LLVM = tvm.transform.Sequential(
         tirx.transform.LowerIntrin(),
     ]
 )
+
+
+def _on_stack(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """`function` with its small buffers on the stack; TVM's own limit is too low for a tile."""
+
+    def kept(allocation: tirx.AllocBuffer) -> tirx.AllocBuffer:
+        buffer = allocation.buffer
+        dtype = tvm.DataType(str(buffer.dtype))
+        bits = dtype.bits * dtype.lanes * math.prod(int(size) for size in buffer.shape)
+        if bits > 8 * _STACK_BYTES:
+            return allocation
+        return tirx.AllocBuffer(buffer, annotations={_ON_STACK: tirx.IntImm("int32", 1)})
+
+    return tvm_ffi.structural_map(function, (tirx.AllocBuffer, kept))
 
 
 def _with_c_signature(function: tirx.PrimFunc, overwrites: tuple[int, int] | None) -> tirx.PrimFunc:

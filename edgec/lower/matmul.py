@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from tvm import relax, te
+from tvm import relax, te, tirx
 from tvm.ir import Constant
 
-from edgec.lower.context import Context, literal
-from edgec.targets.cpu.matmul import panel
+from edgec.lower.context import Context, at, literal
+from edgec.targets.cpu.matmul import panel, whole_tiles
 
 
 def matmul(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
@@ -28,28 +28,42 @@ def product(ctx: Context, a: relax.Expr, b: relax.Expr) -> relax.Expr:
         return ctx.full(shape, 0, dtype)
     if wide != dtype:
         a, b = ctx.cast(a, wide), ctx.cast(b, wide)
-    if ctx.block and wide == "float32" and _known(b) and len(ctx.shape(b)) == 2:
-        return ctx.cast(_by_panels(ctx, a, b.value.numpy()), dtype)
+    if wide == "float32" and min(len(ctx.shape(a)), len(ctx.shape(b))) > 1:
+        return ctx.cast(_in_tiles(ctx, a, b), dtype)
     return ctx.cast(ctx.emit(relax.op.matmul(a, b)), dtype)
 
 
-def _by_panels(ctx: Context, a: relax.Expr, b: np.ndarray) -> relax.Expr:
-    """`a` by a constant matrix, stored as the kernel reads it: panels of columns, row by row."""
-    *lead, inner = ctx.shape(a)
-    columns = b.shape[1]
-    width = panel(lead[-1] if lead else 1, columns)
-    panels = np.ascontiguousarray(b.reshape(inner, -1, width).transpose(1, 0, 2))
+def _in_tiles(ctx: Context, a: relax.Expr, b: relax.Expr) -> relax.Expr:
+    """A product of float matrices with as many rows as whole tiles have; those beyond the last
+    repeat it, and are left out of the result.
 
-    def compute(rows: te.Tensor, packed: te.Tensor) -> te.Tensor:
+    A constant `b` is stored as the kernel reads it: panels of columns, row by row.
+    """
+    *lead, rows, inner = ctx.shape(a)
+    *lead_b, _, columns = ctx.shape(b)
+    width = panel(rows, columns)
+    packed = bool(ctx.block) and _known(b) and not lead_b
+    if packed:
+        b = ctx.const(b.value.numpy().reshape(inner, -1, width).transpose(1, 0, 2))
+    out = np.broadcast_shapes(tuple(lead), tuple(lead_b))
+    computed = whole_tiles(rows)
+
+    def compute(left: te.Tensor, right: te.Tensor) -> te.Tensor:
         k = te.reduce_axis((0, inner), "k")
 
-        def element(*index: Any) -> Any:
-            *at, j = index
-            return te.sum(rows(*at, k) * packed(j // width, k, j % width), axis=k)
+        def sums(*index: Any) -> Any:
+            *batch, i, j = index
+            row = i if computed == rows else tirx.min(i, rows - 1)
+            value = right(j // width, k, j % width) if packed else at(right, (*batch, k, j))
+            return te.sum(at(left, (*batch, row, k)) * value, axis=k)
 
-        return te.compute((*lead, columns), element, name="matmul_packed")
+        name = "matmul_packed" if packed else "matmul"
+        product = te.compute((*out, computed, columns), sums, name=name)
+        if computed == rows:
+            return product
+        return te.compute((*out, rows, columns), lambda *index: product(*index), name="rows")
 
-    return ctx.te("matmul", compute, a, ctx.const(panels))
+    return ctx.te("matmul", compute, a, b)
 
 
 def gemm(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:

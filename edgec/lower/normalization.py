@@ -10,7 +10,8 @@ import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 from tvm.ir import Constant
 
-from edgec.lower.context import Context, Refused, axis_of, literal
+from edgec.lower.context import Context, Refused, at, axis_of, literal
+from edgec.lower.ends import over_row
 from edgec.lower.reduce import SUM, reduced
 
 
@@ -76,56 +77,86 @@ def _by_batch(
 
 
 def normalized(
-    ctx: Context, x: relax.Expr, axes: tuple[int, ...], epsilon: float, *, centre: bool = True
-) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
-    """`x` to mean 0 and variance 1 over `axes`, the mean, and 1 / sqrt(variance + epsilon).
+    ctx: Context,
+    x: relax.Expr,
+    epsilon: float,
+    scale: relax.Expr | None = None,
+    bias: relax.Expr | None = None,
+    *,
+    centre: bool = True,
+    statistics: bool = False,
+) -> list[relax.Expr]:
+    """`x` to mean 0 and variance 1 over its last axis, times `scale`, plus `bias`.
 
-    Without `centre` the mean is taken for 0. `x` is float32 or float64.
+    With `statistics` the mean and 1 / sqrt(variance + epsilon) follow. Without `centre` the mean is
+    taken for 0. `x` is float32 or float64; scale and bias broadcast against it.
     """
     shape, dtype = ctx.shape(x), ctx.dtype(x)
-    count = literal(1.0 / prod(shape[a] for a in axes), dtype)
-    kept = tuple(1 if a in axes else n for a, n in enumerate(shape))
+    rows, size = shape[:-1], shape[-1]
+    share = literal(1.0 / max(size, 1), dtype)
+    parameters = [ctx.cast(p, dtype) for p in (scale, bias) if p is not None]
 
-    def compute(data: te.Tensor) -> list[te.Tensor]:
-        def total(name: str, transform: Any) -> te.Tensor:
-            spans = {a: te.reduce_axis((0, shape[a]), f"k{a}") for a in axes}
+    def compute(data: te.Tensor, *given: te.Tensor) -> list[te.Tensor]:
+        def average(name: str, transform: Any) -> te.Tensor:
+            total = over_row(name, rows, size, ctx.block, transform, SUM, lambda a, b: a + b)
+            return te.compute(rows, lambda *row: total(*row) * share, name=f"mean_{name}")
 
-            def element(*index: Any) -> Any:
-                where = [spans[a].var if a in spans else i for a, i in enumerate(index)]
-                return SUM(transform(where), axis=list(spans.values()))
-
-            return te.compute(kept, element, name=name)
-
-        def group(index: Any) -> list[Any]:
-            return [0 if a in axes else i for a, i in enumerate(index)]
-
-        def shifted(where: Any) -> Any:
-            return data(*where) - mean(*group(where)) if centre else data(*where)
+        def shifted(*index: Any) -> Any:
+            return data(*index) - mean(*index[:-1]) if centre else data(*index)
 
         if centre:
-            sums = total("sum", lambda where: data(*where))
-            mean = te.compute(kept, lambda *i: sums(*i) * count, name="mean")
-        squares = total("squares", lambda where: shifted(where) * shifted(where))
+            mean = average("sum", data)
+        variance = average("squares", lambda *index: shifted(*index) * shifted(*index))
         factor = te.compute(
-            kept,
-            lambda *i: literal(1, dtype) / tirx.sqrt(squares(*i) * count + literal(epsilon, dtype)),
+            rows,
+            lambda *row: literal(1, dtype) / tirx.sqrt(variance(*row) + literal(epsilon, dtype)),
             name="factor",
         )
-        y = te.compute(shape, lambda *i: shifted(i) * factor(*group(i)), name="normalized")
+
+        def element(*index: Any) -> Any:
+            values = iter(given)
+            y = shifted(*index) * factor(*index[:-1])
+            y = y if scale is None else y * at(next(values), index)
+            return y if bias is None else y + at(next(values), index)
+
+        y = te.compute(shape, element, name="normalized")
+        if not statistics:
+            return [y]
         return [y, mean, factor] if centre else [y, factor]
 
-    results = ctx.te("normalize", compute, x)
-    return (results[0], results[1], results[-1])
+    results = ctx.te("normalize", compute, x, *parameters)
+    return results if isinstance(results, list) else [results]
 
 
-def _affine(ctx: Context, y: relax.Expr, *parameters: relax.Expr | None) -> relax.Expr:
-    """y * scale + bias, either of which may be absent."""
-    scale, bias = parameters
-    if scale is not None:
-        y = ctx.emit(relax.op.multiply(y, ctx.cast(scale, ctx.dtype(y))))
-    if bias is not None:
-        y = ctx.emit(relax.op.add(y, ctx.cast(bias, ctx.dtype(y))))
-    return y
+def _over_axes(
+    ctx: Context,
+    x: relax.Expr,
+    first: int,
+    epsilon: float,
+    *parameters: relax.Expr | None,
+    centre: bool = True,
+    statistics: bool = False,
+) -> list[relax.Expr]:
+    """`normalized` over the axes from `first` on, in the type of `x`; parameters are of those."""
+    shape = ctx.shape(x)
+    size = prod(shape[first:])
+    rows = ctx.reshape(_wide(ctx, x), (*shape[:first], size) if first else (1, size))
+    each = [
+        None if p is None else ctx.reshape(ctx.broadcast(p, shape[first:]), (size,))
+        for p in parameters
+    ]
+    y, *rest = normalized(ctx, rows, epsilon, *each, centre=centre, statistics=statistics)
+    kept = (*shape[:first], *[1] * (len(shape) - first))
+    return [
+        ctx.cast(ctx.reshape(y, shape), ctx.dtype(x)),
+        *(ctx.reshape(value, kept) for value in rest),
+    ]
+
+
+def _affine(ctx: Context, y: relax.Expr, *parameters: relax.Expr) -> relax.Expr:
+    """y * scale + bias."""
+    scale, bias = (ctx.cast(p, ctx.dtype(y)) for p in parameters)
+    return ctx.emit(relax.op.add(ctx.emit(relax.op.multiply(y, scale)), bias))
 
 
 def _wide(ctx: Context, x: relax.Expr) -> relax.Expr:
@@ -136,35 +167,32 @@ def layer_normalization(
     ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
 ) -> list[relax.Expr]:
     x, scale, bias = [*inputs, None, None][:3]
-    rank = len(ctx.shape(x))
-    first = axis_of(ctx.attr(node, "axis", -1), rank)
+    first = axis_of(ctx.attr(node, "axis", -1), len(ctx.shape(x)))
     if ctx.attr(node, "stash_type", 1) != 1:
         raise Refused("statistics in another type than float32 are not lowered")
     epsilon = float(ctx.attr(node, "epsilon", 1e-5))
-    y, mean, factor = normalized(ctx, _wide(ctx, x), tuple(range(first, rank)), epsilon)
-    return [ctx.cast(_affine(ctx, y, scale, bias), ctx.dtype(x)), mean, factor]
+    statistics = any(output.name for output in node.outputs[1:])
+    return _over_axes(ctx, x, first, epsilon, scale, bias, statistics=statistics)
 
 
-def rms_normalization(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
+def rms_normalization(
+    ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
+) -> list[relax.Expr]:
     x, scale = inputs
-    rank = len(ctx.shape(x))
-    first = axis_of(ctx.attr(node, "axis", -1), rank)
+    first = axis_of(ctx.attr(node, "axis", -1), len(ctx.shape(x)))
     if ctx.attr(node, "stash_type", 1) != 1:
         raise Refused("statistics in another type than float32 are not lowered")
-    epsilon = float(ctx.attr(node, "epsilon", 1e-5))
-    axes = tuple(range(first, rank))
-    y, _, _ = normalized(ctx, _wide(ctx, x), axes, epsilon, centre=False)
-    return ctx.cast(_affine(ctx, y, scale, None), ctx.dtype(x))
+    return _over_axes(ctx, x, first, float(ctx.attr(node, "epsilon", 1e-5)), scale, centre=False)
 
 
 def instance_normalization(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     x, scale, bias = inputs
-    rank = len(ctx.shape(x))
-    column = (1, ctx.shape(scale)[0], *[1] * (rank - 2))
+    batch, channels, *space = shape = ctx.shape(x)
+    column = (1, channels, 1)
+    rows = ctx.reshape(_wide(ctx, x), (batch, channels, prod(space)))
     epsilon = float(ctx.attr(node, "epsilon", 1e-5))
-    y, _, _ = normalized(ctx, _wide(ctx, x), tuple(range(2, rank)), epsilon)
-    y = _affine(ctx, y, ctx.reshape(scale, column), ctx.reshape(bias, column))
-    return ctx.cast(y, ctx.dtype(x))
+    (y,) = normalized(ctx, rows, epsilon, ctx.reshape(scale, column), ctx.reshape(bias, column))
+    return ctx.cast(ctx.reshape(y, shape), ctx.dtype(x))
 
 
 def group_normalization(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
@@ -178,7 +206,7 @@ def group_normalization(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -
     epsilon = float(ctx.attr(node, "epsilon", 1e-5))
     column = (1, shape[1], *[1] * (len(shape) - 2))
     grouped = ctx.reshape(_wide(ctx, x), (shape[0], groups, prod(shape[1:]) // groups))
-    y, _, _ = normalized(ctx, grouped, (2,), epsilon)
+    (y,) = normalized(ctx, grouped, epsilon)
     y = ctx.reshape(y, shape)
     y = _affine(ctx, y, ctx.reshape(scale, column), ctx.reshape(bias, column))
     return ctx.cast(y, ctx.dtype(x))

@@ -21,6 +21,7 @@ from edgec.targets.cpu.image import schedule_image
 from edgec.targets.cpu.matmul import schedule_matmul
 from edgec.targets.cpu.reduction import schedule_reduction
 from edgec.targets.cpu.rows import schedule_rows
+from edgec.targets.cpu.transpose import schedule_transpose
 from edgec.targets.cpu.winograd import schedule_winograd
 
 Rule = Callable[[s_tir.Schedule, Target], bool]
@@ -33,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     schedule_matmul,
     schedule_rows,
     schedule_reduction,
+    schedule_transpose,
     schedule_image,
     schedule_elementwise,
 )

@@ -68,7 +68,7 @@ def _schedule(
         schedule.compute_at(border, shared, preserve_unit_loops=True)
         if len(extents(schedule, border)) == 5:
             schedule.vectorize(schedule.get_loops(border)[-1])
-    _, *taps = sum_in_registers(schedule, conv)
+    _, *taps = sum_in_registers(schedule, conv, target)
     for tap in taps[:2]:
         schedule.unroll(tap)
 

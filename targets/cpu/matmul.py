@@ -1,8 +1,11 @@
-"""Matrix products: rows of A by panels of B, the sums of a tile in registers.
+"""Matrix products: rows of A by columns of B, the sums of a tile in registers.
 
-    parallel for panel of columns, tile of rows:
-        sums[row, column] = 0
-        for k:  sums += a[row, k] * b[k, column]
+    parallel for columns / (vectors * lanes), rows / tile:
+        sums[row, vector, lane] = 0
+        for k / run:
+            part[row, vector, lane] = 0
+            for k % run:  part += a[row, k] * b[k, vector, lane]
+            sums += part
         out = tail(sums)
 
 A constant B is stored panel by panel (`edgec.lower.matmul`); any other is read in place.
@@ -18,6 +21,7 @@ from tvm.s_tir.schedule import SBlockRV
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import (
     compute_blocks,
+    extent,
     extents,
     is_spatial,
     iter_types,
@@ -25,25 +29,67 @@ from edgec.targets.cpu.blocks import (
 )
 from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS, vectorise_and_share
 
-_PANELS = (32, 16, 8)
-_VECTOR_PANELS = (64, 32, 16, 8)
-"""Powers of two: LLVM keeps sums of any other width in memory."""
-_MOST_LANES = 32
+_PANELS = (48, 32, 64, 16)
+_VECTOR_PANELS = (64, 48, 32, 16)
+"""Widths of panels, in order of preference. A single row has no other sums to hide the latency of
+multiply-add behind, so it takes more columns."""
+
+_MOST_COLUMNS = 64
+_MOST_ROWS = 14
+_LATENCY = 4
+"""Cycles from a multiply-add to the next on the same sum, of which two begin in each cycle."""
+
+_LONGEST_RUN = 128
+"""Terms that are added one after the other, as in ONNX Runtime's products: longer runs round too
+often, and differ more from its results."""
+
+_BYTES_PER_CYCLE = 29
+"""What the second level of caches delivers, as measured."""
 
 
 def panel(rows: int, columns: int) -> int:
-    """Columns of B that a tile covers: a divisor of `columns`, whole vectors where that can be.
-
-    A single row has no other sums to hide the latency of multiply-add behind, so it takes more.
-    """
+    """Columns of B that are stored together: a divisor of `columns`."""
     for width in _PANELS if rows > 1 else _VECTOR_PANELS:
         if columns % width == 0:
             return width
-    return largest_divisor(columns, _MOST_LANES)
+    if columns % 4 == 0:
+        return 4 * largest_divisor(columns // 4, _MOST_COLUMNS // 4)
+    return largest_divisor(columns, _MOST_COLUMNS // 2)
+
+
+def whole_tiles(rows: int) -> int:
+    """The least number of rows from `rows` on that tiles of 6 to 14 rows divide."""
+    if rows <= _MOST_ROWS:
+        return rows
+    return next(n for n in range(rows, rows + 8) if any(n % d == 0 for d in range(6, 15)))
+
+
+def tile(rows: int, vectors: int, target: Target) -> tuple[int, int]:
+    """Rows and vectors of columns in a tile, divisors of `rows` and `vectors`.
+
+    A step of the sum takes as long as its multiply-adds, the loads of both operands, the latency of
+    a sum, or its vectors of B, whichever is longest. Of tiles that keep the processor as busy, that
+    is best which loads least.
+    """
+    registers = target.vector_registers - (1 if target.fuses_multiply_add else 2)
+    cycles_per_vector = target.vector_bits / 8 / _BYTES_PER_CYCLE
+
+    def merit(size: tuple[int, int]) -> tuple[float, float]:
+        r, v = size
+        cycles = max(r * v / 2, (r + v) / 2, _LATENCY, cycles_per_vector * v)
+        return round(r * v / cycles, 2), r * v / (r + v)
+
+    fitting = [
+        (r, v)
+        for r in range(1, min(rows, _MOST_ROWS) + 1)
+        for v in range(1, vectors + 1)
+        if rows % r == 0 and vectors % v == 0 and (r * v + v <= registers or r * v == 1)
+    ]
+    return max(fitting, key=merit)
 
 
 def schedule_matmul(schedule: s_tir.Schedule, target: Target) -> bool:
-    """Take kernels whose one reduction is a product of float matrices, with at most one tail."""
+    """Take kernels whose one reduction is a product of matrices, with at most one tail."""
     blocks = compute_blocks(schedule)
     reductions = [block for block in blocks if not is_spatial(schedule, block)]
     if [schedule.get(block).name_hint for block in reductions] not in (
@@ -58,7 +104,7 @@ def schedule_matmul(schedule: s_tir.Schedule, target: Target) -> bool:
     kinds, sizes = iter_types(schedule, product), extents(schedule, product)
     if len(after) > 1 or kinds[-1] == 0 or len(kinds) < 2 or 0 in sizes:
         return False
-    if after and extents(schedule, after[0]) != extents(schedule, product)[:-1]:
+    if after and not _covers(sizes[:-1], extents(schedule, after[0])):
         return False
     for block in blocks[:position]:
         vectorise_and_share(schedule, block, target)
@@ -67,32 +113,71 @@ def schedule_matmul(schedule: s_tir.Schedule, target: Target) -> bool:
     return True
 
 
+def _covers(sums: list[int], output: list[int]) -> bool:
+    """Whether the sums are those of the output, rows beyond its last apart."""
+    if len(sums) != len(output):
+        return False
+    differing = [axis for axis, (a, b) in enumerate(zip(sums, output, strict=True)) if a != b]
+    return not differing or (differing == [len(sums) - 2] and sums[-2] > output[-2])
+
+
 def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target: Target) -> None:
-    *lead, columns = extents(schedule, output)
+    *lead, columns, terms = extents(schedule, product)
     work = math.prod(extents(schedule, product))
-    *outer, column = schedule.get_loops(output)
-    width = panel(lead[-1] if lead else 1, columns)
-    per_row = max(1, width * 32 // target.vector_bits)
-    available = target.vector_registers - per_row - 1
-    strip, lane = schedule.split(column, factors=[None, width])
-    inner = [lane]
+    width = columns
+    if schedule.get(product).name_hint == "matmul_packed":
+        width = int(schedule.get(product).reads[1].source.shape[-1])
+    lanes = _lanes(width, target.vector_bits // 32)
+    rows, vectors = tile(lead[-1] if lead else 1, width // lanes, target)
+    parts = _in_runs(schedule, product, terms)
+    *outer, column, summed = schedule.get_loops(product)
+    strip, vector, lane = schedule.split(column, factors=[None, vectors, lanes])
+    inner = [vector, lane]
     if lead:
-        rows = largest_divisor(lead[-1], max(1, min(available // per_row, 1000 // (4 * width))))
         outer[-1], row = schedule.split(outer[-1], factors=[None, rows])
         inner.insert(0, row)
-    schedule.reorder(*outer[:-1], strip, *outer[-1:], *inner)
-    shared = schedule.fuse(*outer[:-1], strip, *outer[-1:])
+    tiles = [*outer[:-1], strip, *outer[-1:]]
+    schedule.reorder(*tiles, summed, *inner)
+    shared = schedule.fuse(*tiles) if len(tiles) > 1 else strip
     if work >= PARALLEL_ITERATIONS:
         schedule.parallel(shared)
-    schedule.compute_at(product, shared, preserve_unit_loops=True)
-    *spatial, summed = schedule.get_loops(product)[1:]
-    schedule.reorder(summed, *spatial)
-    for loop in (*spatial[:-1], *inner[:-1]):
+    schedule.reverse_compute_at(output, shared, preserve_unit_loops=True)
+    schedule.split(schedule.get_loops(output)[-1], factors=[None, lanes])
+    sums = [(product, summed)]
+    for part in parts:
+        schedule.compute_at(part, summed, preserve_unit_loops=True)
+        *_, column, term = schedule.get_loops(part)
+        schedule.split(column, factors=[None, lanes])
+        schedule.reorder(term, *schedule.get_loops(part)[-len(inner) - 1 : -1])
+        sums.append((part, term))
+    for block in (output, *(block for block, _ in sums)):
+        _registers(schedule, block, len(inner))
+    for block, loop in reversed(sums):
+        _registers(schedule, schedule.decompose_reduction(block, loop), len(inner))
+
+
+def _in_runs(schedule: s_tir.Schedule, product: SBlockRV, terms: int) -> list[SBlockRV]:
+    """Leave to `product` only to add up the sums of short runs of terms, of a new block.
+
+    Rounding errors then grow with the length and the number of runs, not with their product.
+    """
+    run = largest_divisor(terms, _LONGEST_RUN)
+    if run == terms or run < _LONGEST_RUN // 4:
+        return []
+    each, _ = schedule.split(schedule.get_loops(product)[-1], factors=[None, run])
+    return [schedule.rfactor(each, factor_axis=0)]
+
+
+def _registers(schedule: s_tir.Schedule, block: SBlockRV, depth: int) -> None:
+    """Unroll the innermost `depth` loops of `block`, the last of which becomes a vector."""
+    *unrolled, lane = schedule.get_loops(block)[-depth:]
+    for loop in unrolled:
         schedule.unroll(loop)
-    schedule.vectorize(spatial[-1])
-    schedule.vectorize(lane)
-    init = schedule.decompose_reduction(product, summed)
-    *rows_of_init, lanes_of_init = schedule.get_loops(init)[1:]
-    for loop in rows_of_init:
-        schedule.unroll(loop)
-    schedule.vectorize(lanes_of_init)
+    if extent(schedule, lane) > 1:
+        schedule.vectorize(lane)
+
+
+def _lanes(width: int, most: int) -> int:
+    """Lanes of a vector, so that whole ones make up `width`; all of it where only short ones do."""
+    lanes = width if width <= most else math.gcd(width, most)
+    return lanes if lanes >= 4 else width

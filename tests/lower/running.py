@@ -60,11 +60,13 @@ def _stored(array: np.ndarray) -> np.ndarray:
 
 
 def _with_libm(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """`function` with libm's tanh: what TVM's machine makes of its own cancels near 0."""
+    """`function` with libm's tanh and erf: what TVM's machine makes of its own tanh cancels near 0,
+    and it has no erf for vectors."""
 
     def called(call: tvm.ir.Call) -> Any:
-        if isinstance(call.op, tvm.ir.Op) and call.op.name == "tirx.tanh":
-            return tirx.call_pure_extern("float32", "tanhf", call.args[0])
+        if isinstance(call.op, tvm.ir.Op) and call.op.name in ("tirx.tanh", "tirx.erf"):
+            name = call.op.name.removeprefix("tirx.")
+            return tirx.call_pure_extern("float32", f"{name}f", call.args[0])
         return call
 
     return tvm_ffi.structural_map(function, (tvm.ir.Call, called))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -306,3 +307,21 @@ def test_scalars_have_no_axes() -> None:
     )
     assert [float(v) for v in out.values()] == [-1.0, 0.0, 3.0, 2.0]
     assert all(v.shape == () for v in out.values())
+
+
+@pytest.mark.parametrize("divisor", [8.0, 3.0, 1e-39, 3e38, 0.0])
+def test_division_by_a_constant(divisor: float) -> None:
+    """Exact where the quotient is seen or rounded; the inverse serves where neither happens."""
+    by = np.float32(divisor)
+    x = np.concatenate([FLOATS, np.arange(-300, 300, dtype=np.float32) * by]).astype(np.float32)
+    constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(by))
+    hidden = node("Div", "x", "c", to="hidden")
+    model = model_of(
+        constant, node("Div", "x", "c"), hidden, node("Erf", "hidden"), inputs={"x": x}
+    )
+    seen = [output for output in model.graph.output if output.name in ("Div", "Erf")]
+    del model.graph.output[:]
+    model.graph.output.extend(seen)
+    quotient, erf = run_model(model, x)
+    np.testing.assert_array_equal(quotient, x / by)
+    same(erf, np.vectorize(math.erf)(x / by), rtol=2e-6)
