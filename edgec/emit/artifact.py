@@ -167,11 +167,13 @@ def _touches(call: Call, plan: Plan) -> list[list[str | int]]:
     """[area, offset, bytes] of each argument; only what lies in the arena shares an area."""
     found: list[list[str | int]] = []
     for position, number in enumerate((*call.inputs, *call.outputs)):
-        buffer = plan.program.buffers[number]
-        nbytes = call.traffic[position] if call.traffic else buffer.nbytes
+        buffers = plan.program.buffers
+        nbytes = call.traffic[position] if call.traffic else buffers[number].nbytes
+        number, offset = plan.program.whole(number)
+        buffer = buffers[number]
         shared = buffer.where == "arena"
         area = "arena" if shared else f"{buffer.where} {buffer.index}"
-        found.append([area, plan.offsets[number] if shared else 0, nbytes])
+        found.append([area, offset + (plan.offsets[number] if shared else 0), nbytes])
     return found
 
 
