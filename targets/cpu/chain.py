@@ -13,7 +13,7 @@ from tvm.s_tir.schedule import SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
-from edgec.targets.cpu.tiles import depthwise_columns, few_sums, sum_in_registers, tile
+from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, tile
 
 _BAND_BYTES = 256 << 10
 """Of the image between, that a thread computes at a time."""
@@ -51,8 +51,7 @@ def _schedule(
         schedule.compute_inline(border)
     _, channels, rows, width, lanes = extents(schedule, output)
     _, _, image_rows, image_width, _ = extents(schedule, image)
-    few = few_sums(target, lanes)
-    blocks_in, columns_in = tile(channels, image_width, target, lanes, few)
+    blocks_in, columns_in = tile(channels, image_width, target, lanes, short=True)
     columns = depthwise_columns(width, target, lanes)
     row_bytes = 4 * blocks_in * image_width * lanes * image_rows // rows
     band = largest_divisor(rows, max(_BAND_ROWS, _BAND_BYTES // row_bytes))

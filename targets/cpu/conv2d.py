@@ -27,7 +27,7 @@ from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial
 from edgec.targets.cpu.conv2d_parts import schedule_by_parts, sums_by_parts
 from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS, vectorise_and_share
-from edgec.targets.cpu.tiles import depthwise_columns, few_sums, most_sums, sum_in_registers, tile
+from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, tile
 
 _SHORT = 64
 """Terms of a sum up to which few sums at a time are better."""
@@ -83,7 +83,7 @@ def _schedule_plain_input(
     target: Target,
 ) -> None:
     _, channels, rows, width, lanes = extents(schedule, output)
-    blocks, columns = tile(channels, width, target, lanes, few_sums(target, lanes))
+    blocks, columns = tile(channels, width, target, lanes, short=True)
     rows_first = _weights(schedule, conv, output) <= _CACHED_BYTES and rows >= 8
     _tiles(schedule, conv, output, blocks, columns, rows_first=rows_first)
     for border in before:
@@ -107,9 +107,8 @@ def _schedule_dense(
             vectorise_and_share(schedule, border, target)
         schedule_by_parts(schedule, conv, output, target)
         return
-    long = math.prod(extents(schedule, conv)[5:]) > _SHORT
-    most = most_sums(target, lanes) if long else few_sums(target, lanes)
-    blocks, columns = tile(channels, width, target, lanes, most)
+    short = math.prod(extents(schedule, conv)[5:]) <= _SHORT
+    blocks, columns = tile(channels, width, target, lanes, short=short)
     shared = _tiles(schedule, conv, output, blocks, columns, rows_first=rows_first)
     for border in before:
         if rows_first:

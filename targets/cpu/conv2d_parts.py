@@ -22,7 +22,7 @@ from edgec.lower.prefetch import mark
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import extents, largest_divisor
 from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
-from edgec.targets.cpu.tiles import most_sums, sum_in_registers, tile
+from edgec.targets.cpu.tiles import sum_in_registers, tile
 
 _PART_BYTES = 20 << 10
 """Weights of a part, beside which its inputs and sums find room."""
@@ -32,10 +32,6 @@ _SUMS_BYTES = 1 << 16
 
 _EVEN_TASKS = 8
 """Fewer tasks than this, if odd, are halved, that two threads have the same to do."""
-
-_STACK_LIMIT = 1024
-"""TVM keeps a block-local buffer on the stack, hence in registers beside prefetches, only below
-this many bytes (`kMaxStackAlloca`)."""
 
 _BLOCKS = 2
 """Blocks of output channels in a tile."""
@@ -54,8 +50,7 @@ def schedule_by_parts(
     """Arrange the loops; channel tiles are shared among threads."""
     weights = schedule.get(conv).reads[1].source
     batches, channels, _, width, lanes, inner, *window = extents(schedule, conv)
-    most = min(most_sums(target, lanes), (_STACK_LIMIT - 1) // (4 * lanes))
-    blocks, columns = tile(channels, width, target, lanes, most)
+    blocks, columns = tile(channels, width, target, lanes)
     depth = largest_divisor(inner, max(1, _PART_BYTES // (4 * math.prod(window) * lanes * blocks)))
     work = math.prod(extents(schedule, conv))
 

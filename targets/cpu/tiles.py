@@ -6,7 +6,7 @@ from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
-from edgec.targets.cpu.blocks import SPATIAL, extent, iter_types
+from edgec.targets.cpu.blocks import SPATIAL, extent, iter_types, largest_divisor
 
 _SPARE_REGISTERS = 2
 """The fewest registers that are left for operands while sums are accumulated."""
@@ -14,11 +14,14 @@ _SPARE_REGISTERS = 2
 _CHAINS = 12
 """Multiply-adds under way at once that keep both units busy through their latency."""
 
+_LOAD = 1.15
+"""Time of a load, in that of a multiply-add: some come from the second-level cache."""
+
 _SPILLING = 0.75
 """What is left of the speed where not every block's weights stay in a register of their own."""
 
-_UNEVEN = 0.9
-"""What is left of the speed where a row's last tile has to be cut off."""
+_UNEVEN, _SHORT_UNEVEN = 0.9, 0.75
+"""What is left of the speed where a last tile has to be cut off."""
 
 
 def registers_of(target: Target, lanes: int) -> int:
@@ -39,30 +42,36 @@ def few_sums(target: Target, lanes: int) -> int:
 def depthwise_columns(width: int, target: Target, lanes: int) -> int:
     """Columns of a depthwise convolution's tile: half of the registers hold its inputs."""
     most = max(1, target.vector_registers // 2 // registers_of(target, lanes))
-    return tile(1, width, target, lanes, most)[1]
+    even = largest_divisor(width, most)
+    return even if 2 * even > most else min(width, most)
 
 
-def tile(channels: int, width: int, target: Target, lanes: int, most: int) -> tuple[int, int]:
-    """Blocks of output channels, a divisor of `channels`, and columns of `width` per tile, their
-    product at most `most`.
+def tile(
+    channels: int, width: int, target: Target, lanes: int, *, short: bool = False
+) -> tuple[int, int]:
+    """Blocks of `channels` output channels and columns of `width` per tile.
 
     Each step of a sum loads every block's weights and every column's input for blocks x columns
     multiply-adds; two of each go through in a cycle, and `_CHAINS` must be under way to hide their
-    latency. The last tile of a row may be in vain in part. Among equals the larger tile is taken.
+    latency. The last tile of a row, or of channels, may be in vain in part. Among equals the larger
+    tile is taken; where sums are `short`, small tiles that are never cut off do better.
     """
     registers = registers_of(target, lanes)
+    most = few_sums(target, lanes) if short else most_sums(target, lanes)
+    uneven = _SHORT_UNEVEN if short else _UNEVEN
     best, best_score = (1, 1), (0.0, 0)
     for columns in range(1, min(width, most) + 1):
-        for blocks in (1, 2, 3, 4):
+        for blocks in (1, 2, 4) if channels % 2 == 0 else (1, 2, 3):
             sums = blocks * columns
-            if channels % blocks or sums > most:
+            if blocks > channels or sums > most:
                 continue
             work = registers * sums
-            efficiency = work / max(work, registers * blocks + columns, _CHAINS)
+            efficiency = work / max(work, _LOAD * (registers * blocks + columns), _CHAINS)
             if registers * (sums + blocks) >= target.vector_registers:
                 efficiency *= _SPILLING
-            if width % columns:
-                efficiency *= _UNEVEN * width / (-(-width // columns) * columns)
+            for size, part in ((width, columns), (channels, blocks)):
+                if size % part:
+                    efficiency *= uneven * size / (-(-size // part) * part)
             score = (efficiency, sums - blocks - columns)
             if score > best_score:
                 best, best_score = (blocks, columns), score

@@ -120,7 +120,7 @@ def _sum_products(
     """The products of each place, a tile of them in registers, of at most `most_rows` rows."""
     _, down, _, _, channels, across, lanes, *_ = extents(schedule, block)
     most = most_sums(target, lanes)
-    blocks, columns = tile(channels, across, target, lanes, most)
+    blocks, columns = tile(channels, across, target, lanes)
     rows = largest_divisor(down, max(1, min(most_rows, most // (blocks * columns))))
     batch, row, a, b, channel, column, lane, block_sum, lane_sum = schedule.get_loops(block)[-9:]
     channel, channel_in = schedule.split(channel, factors=[None, blocks])
