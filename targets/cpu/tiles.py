@@ -11,14 +11,14 @@ from edgec.targets.cpu.blocks import SPATIAL, extent, iter_types, largest_diviso
 _SPARE_REGISTERS = 2
 """The fewest registers that are left for operands while sums are accumulated."""
 
-_CHAINS = 12
+_CHAINS = 10
 """Multiply-adds under way at once that keep both units busy through their latency."""
 
 _LOAD = 1.15
 """Time of a load, in that of a multiply-add: some come from the second-level cache."""
 
-_SPILLING = 0.75
-"""What is left of the speed where not every block's weights stay in a register of their own."""
+_SPILLING = 0.6
+"""What is left of the speed where sums and operands do not find room in registers."""
 
 _UNEVEN, _SHORT_UNEVEN = 0.9, 0.75
 """What is left of the speed where a last tile has to be cut off."""
@@ -53,13 +53,14 @@ def tile(
 
     Each step of a sum loads every block's weights and every column's input for blocks x columns
     multiply-adds; two of each go through in a cycle, and `_CHAINS` must be under way to hide their
-    latency. The last tile of a row, or of channels, may be in vain in part. Among equals the larger
-    tile is taken; where sums are `short`, small tiles that are never cut off do better.
+    latency. The last tile of a row, or of channels, may be in vain in part. Among equals the tile
+    with fewer loads, then the larger one, is taken; where sums are `short`, small tiles that are
+    never cut off do better.
     """
     registers = registers_of(target, lanes)
     most = few_sums(target, lanes) if short else most_sums(target, lanes)
     uneven = _SHORT_UNEVEN if short else _UNEVEN
-    best, best_score = (1, 1), (0.0, 0)
+    best, best_score = (1, 1), (0.0, 0, 0)
     for columns in range(1, min(width, most) + 1):
         for blocks in (1, 2, 4) if channels % 2 == 0 else (1, 2, 3):
             sums = blocks * columns
@@ -67,12 +68,13 @@ def tile(
                 continue
             work = registers * sums
             efficiency = work / max(work, _LOAD * (registers * blocks + columns), _CHAINS)
-            if registers * (sums + blocks) >= target.vector_registers:
+            held = min(registers * blocks + 1, registers + columns)
+            if work + held > target.vector_registers:
                 efficiency *= _SPILLING
             for size, part in ((width, columns), (channels, blocks)):
                 if size % part:
                     efficiency *= uneven * size / (-(-size // part) * part)
-            score = (efficiency, sums - blocks - columns)
+            score = (efficiency, sums - blocks - columns, sums)
             if score > best_score:
                 best, best_score = (blocks, columns), score
     return best
@@ -82,8 +84,8 @@ def sum_in_registers(schedule: s_tir.Schedule, block: SBlockRV, target: Target) 
     """Arrange the sums of one tile of a blocked image: terms outside, an unrolled tile of vectors
     inside. Returns the loops over terms.
 
-    Each column's input is used by every block before the next, or, where the weights of all blocks
-    find no room beside the sums, each block's weights by every column.
+    Each column's input is used by every block before the next, with the weights of all blocks in
+    registers; where these find no room beside the sums, each block's weights by every column.
     """
     kinds = iter_types(schedule, block)
     loops = schedule.get_loops(block)[-len(kinds) :]
@@ -91,8 +93,8 @@ def sum_in_registers(schedule: s_tir.Schedule, block: SBlockRV, target: Target) 
     summed = [loop for loop, kind in zip(loops, kinds, strict=True) if kind != SPATIAL]
     *outer, batch, channel, row, column, lane = spatial
     blocks, columns, lanes = (extent(schedule, loop) for loop in (channel, column, lane))
-    held = registers_of(target, lanes) * blocks * (columns + 1)
-    inner = (column, channel) if held < target.vector_registers else (channel, column)
+    held = registers_of(target, lanes) * blocks * (columns + 1) + 1
+    inner = (column, channel) if held <= target.vector_registers else (channel, column)
     schedule.reorder(*outer, *summed, batch, row, *inner, lane)
     for loop in (batch, row, *inner):
         schedule.unroll(loop)

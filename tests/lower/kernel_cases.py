@@ -116,10 +116,10 @@ def pooling(m: Model) -> None:
 def reductions(m: Model) -> None:
     """Over the last axis, the first, the middle, several, all, and an empty one."""
     x, wide = m.input(3, 17, 5, 16), m.input(40, 700)
-    for op in ("ReduceSum", "ReduceMax", "ReduceMean", "ReduceL2", "ReduceLogSumExp"):
+    for op in ("ReduceSum", "ReduceMax", "ReduceLogSumExp"):
         m.out(m.node(op, wide, m.constant([1]), keepdims=0), m.node(op, wide, m.constant([0])))
         m.out(m.node(op, x, m.constant([1])), m.node(op, x, m.constant([0, 3]), keepdims=0))
-    for op in ("ReduceSum", "ReduceMean", "ReduceMin"):
+    for op in ("ReduceMean", "ReduceL2"):
         m.out(m.node(op, x, keepdims=0), m.node(op, x, m.constant([2, 3])))
         m.out(m.node(op, m.input(1, 7), m.constant([0])), m.node(op, m.input(9), m.constant([0])))
     m.out(m.node("ReduceSum", m.input(0, 5), m.constant([0])))
@@ -133,9 +133,7 @@ def softmax(m: Model) -> None:
     for op in ("Softmax", "LogSoftmax"):
         for shape, axis in (
             ((1, 10), -1),
-            ((4, 1), -1),
             ((33, 3), -1),
-            ((6, 100), 1),
             ((2, 257), 1),
             ((64, 512), -1),
             ((2, 21, 9, 7), 1),
