@@ -6,7 +6,7 @@ Schedules mark the loops around a block that reads constants as a stream:
       for turn:      goes over the same weights again and again
         for step:    the innermost loop whose iterations are long enough for a few prefetches
           ...
-            operand: unrolled; each of its iterations reads a row of weights of its own
+            operand: unrolled; each of its iterations reads rows of weights of its own
 
 The lines of all operands in the next part are spread evenly over the steps of this one, so that the
 processor's buffers for pending loads suffice.
@@ -34,19 +34,20 @@ def mark(
     part: LoopRV,
     turn: LoopRV,
     step: LoopRV,
-    operand: LoopRV,
     reads: int,
     terms: int,
+    operand: LoopRV | None = None,
 ) -> None:
     """Ask for prefetches of what the block inside of `step` reads from its region `reads`.
 
-    `terms` is how many vectors of weights an operand reads in a part, one after the other in
-    memory; the last axis of the region is such a vector.
+    `terms` is how many rows of weights an operand, or without one the tile, reads in a part, one
+    after the other in memory; the last axis of the region is such a row.
     """
     schedule.annotate(part, _PART, True)
     schedule.annotate(turn, _TURN, True)
     schedule.annotate(step, _STEP, [reads, terms])
-    schedule.annotate(operand, _OPERAND, True)
+    if operand is not None:
+        schedule.annotate(operand, _OPERAND, True)
 
 
 @dataclass
@@ -99,12 +100,13 @@ def _prefetches(step: tirx.For, nest: _Nest) -> list[Any]:
     realizes: list[Any] = []
     tvm_ffi.structural_walk(step.body, [(tirx.For, inner.append), (SBlockRealize, realizes.append)])
     (realize,) = realizes
-    (operand,) = [loop for loop in inner if _OPERAND in loop.annotations]
+    operands = [loop for loop in inner if _OPERAND in loop.annotations]
+    count = prod(int(loop.extent) for loop in operands)
     reads, terms = (int(value) for value in step.annotations[_STEP])
     region = realize.block.reads[reads]
     lines = -(-4 * int(region.source.shape[-1]) // _LINE)
     position, positions = nest.position()
-    each = -(-terms * int(operand.extent) * lines // positions)
+    each = -(-terms * count * lines // positions)
     part = nest.loops[0]
     zero = tirx.const(0, part.loop_var.ty.dtype)
     bound = {
@@ -115,9 +117,9 @@ def _prefetches(step: tirx.For, nest: _Nest) -> list[Any]:
     first[part.loop_var] = part.loop_var + 1
     result = []
     for k in range(each):
-        line = tirx.min(position * each + k, terms * int(operand.extent) * lines - 1)
+        line = tirx.min(position * each + k, terms * count * lines - 1)
         row, column = tirx.floordiv(line, lines), tirx.floormod(line, lines) * (_LINE // 4)
-        first[operand.loop_var] = tirx.floordiv(row, terms)
+        first |= {loop.loop_var: tirx.floordiv(row, terms) for loop in operands}
         index = [_substituted(_substituted(item.min, bound), first) for item in region.region]
         index[-2] = index[-2] + tirx.floormod(row, terms)
         index[-1] = index[-1] + column

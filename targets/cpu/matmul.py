@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import math
 
-from tvm import s_tir
-from tvm.s_tir.schedule import SBlockRV
+from tvm import s_tir, tirx
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 
+from edgec.lower.prefetch import mark
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import (
     compute_blocks,
@@ -42,6 +43,13 @@ _LATENCY = 4
 _LONGEST_RUN = 128
 """Terms that are added one after the other, as in ONNX Runtime's products: longer runs round too
 often, and differ more from its results."""
+
+_STREAMED_BYTES = 256 << 10
+"""Panels above this come from memory in every run: then the next one is prefetched."""
+
+_EVEN_STRIPS = 8
+_STEP = 4
+"""Terms between prefetches."""
 
 _BYTES_PER_CYCLE = 29
 """What the second level of caches delivers, as measured."""
@@ -124,9 +132,9 @@ def _covers(sums: list[int], output: list[int]) -> bool:
 def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target: Target) -> None:
     *lead, columns, terms = extents(schedule, product)
     work = math.prod(extents(schedule, product))
-    width = columns
-    if schedule.get(product).name_hint == "matmul_packed":
-        width = int(schedule.get(product).reads[1].source.shape[-1])
+    packed = schedule.get(product).name_hint == "matmul_packed"
+    panels = schedule.get(product).reads[1].source
+    width = int(panels.shape[-1]) if packed else columns
     lanes = _lanes(width, target.vector_bits // 32)
     rows, vectors = tile(lead[-1] if lead else 1, width // lanes, target)
     parts = _in_runs(schedule, product, terms)
@@ -138,10 +146,12 @@ def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target:
         inner.insert(0, row)
     tiles = [*outer[:-1], strip, *outer[-1:]]
     schedule.reorder(*tiles, summed, *inner)
-    shared = schedule.fuse(*tiles) if len(tiles) > 1 else strip
+    streamed = packed and vectors * lanes == width and _is_streamed(schedule, panels, strip, outer)
+    shared = schedule.fuse(*(tiles[:-1] if streamed else tiles)) if len(tiles) > 1 else strip
+    turn = outer[-1] if streamed else shared
     if work >= PARALLEL_ITERATIONS:
         schedule.parallel(shared)
-    schedule.reverse_compute_at(output, shared, preserve_unit_loops=True)
+    schedule.reverse_compute_at(output, turn, preserve_unit_loops=True)
     schedule.split(schedule.get_loops(output)[-1], factors=[None, lanes])
     sums = [(product, summed)]
     for part in parts:
@@ -154,6 +164,25 @@ def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target:
         _registers(schedule, block, len(inner))
     for block, loop in reversed(sums):
         _registers(schedule, schedule.decompose_reduction(block, loop), len(inner))
+    if streamed:
+        block, term = sums[-1]
+        step, _ = schedule.split(term, factors=[None, math.gcd(extent(schedule, term), _STEP)])
+        weights = [region.source for region in schedule.get(block).reads].index(panels)
+        mark(schedule, part=shared, turn=turn, step=step, reads=weights, terms=terms)
+
+
+def _is_streamed(
+    schedule: s_tir.Schedule, panels: tirx.Buffer, strip: LoopRV, outer: list[LoopRV]
+) -> bool:
+    """Whether B's panels are too many to stay in the cache from one run to the next, each used by
+    several tiles of rows, and so many that threads can share them evenly."""
+    strips = math.prod(extent(schedule, loop) for loop in (*outer[:-1], strip))
+    return (
+        4 * math.prod(int(size) for size in panels.shape) >= _STREAMED_BYTES
+        and bool(outer)
+        and extent(schedule, outer[-1]) > 1
+        and (strips % 2 == 0 or strips > _EVEN_STRIPS)
+    )
 
 
 def _in_runs(schedule: s_tir.Schedule, product: SBlockRV, terms: int) -> list[SBlockRV]:
