@@ -44,7 +44,7 @@ def schedule_rows(schedule: s_tir.Schedule, target: Target) -> bool:
     if not is_spatial(schedule, output) or not is_output(schedule, output):
         return False
     lead = extents(schedule, output)[:-1]
-    if not lead or any(is_output(schedule, block) for block in blocks[:-1]):
+    if 0 in lead or not lead or any(is_output(schedule, block) for block in blocks[:-1]):
         return False
     reductions = [block for block in blocks if not is_spatial(schedule, block)]
     if any(len(schedule.get(block).writes) > 1 for block in blocks):
