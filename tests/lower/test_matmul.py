@@ -19,7 +19,7 @@ from edgec.lower.lowering import lower_graph
 from edgec.targets.cpu import schedule
 from edgec.targets.cpu.matmul import panel, tile, whole_tiles
 
-from .test_blocked import RUNNABLE
+from .many_nodes import RUNNABLE
 
 LEVELS = [name for name in RUNNABLE if name != "host"]
 CONSTANT = ((1, 40, 104), (3, 33, 10), (17, 64, 100), (29, 20, 96), (128, 48, 64))

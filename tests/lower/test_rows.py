@@ -16,7 +16,7 @@ from edgec.graph import load
 from edgec.lower.lowering import lower_graph
 from edgec.targets.cpu import schedule
 
-from .test_blocked import RUNNABLE
+from .many_nodes import RUNNABLE
 
 LENGTHS = (7, 36, 45, 128)
 LEVELS = [name for name in RUNNABLE if name != "host"]

@@ -14,7 +14,7 @@ from edgec.graph import load
 from edgec.lower.lowering import lower_graph
 from edgec.targets.cpu import schedule
 
-from .test_blocked import RUNNABLE
+from .many_nodes import RUNNABLE
 
 IN_TILES = {
     "matrix": ("float[48, 80] x", "float[80, 48] y", "y = Transpose(x)"),
