@@ -26,7 +26,8 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial
 from edgec.targets.cpu.conv2d_parts import schedule_by_parts, sums_by_parts
-from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS, vectorise_and_share
+from edgec.targets.cpu.elementwise import vectorise_and_share
+from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, tile
 
 _SHORT = 64
@@ -68,7 +69,7 @@ def _schedule_depthwise(
 ) -> None:
     *_, width, lanes = extents(schedule, output)
     columns = depthwise_columns(width, target, lanes)
-    _tiles(schedule, conv, output, 1, columns, rows_first=False)
+    _tiles(schedule, conv, output, 1, columns, rows_first=False, target=target)
     for border in before:
         schedule.compute_inline(border)
     for loop in sum_in_registers(schedule, conv, target):
@@ -85,7 +86,7 @@ def _schedule_plain_input(
     _, channels, rows, width, lanes = extents(schedule, output)
     blocks, columns = tile(channels, width, target, lanes, short=True)
     rows_first = _weights(schedule, conv, output) <= _CACHED_BYTES and rows >= 8
-    _tiles(schedule, conv, output, blocks, columns, rows_first=rows_first)
+    _tiles(schedule, conv, output, blocks, columns, rows_first=rows_first, target=target)
     for border in before:
         schedule.compute_inline(border)
     *_, across = sum_in_registers(schedule, conv, target)
@@ -109,7 +110,7 @@ def _schedule_dense(
         return
     short = math.prod(extents(schedule, conv)[5:]) <= _SHORT
     blocks, columns = tile(channels, width, target, lanes, short=short)
-    shared = _tiles(schedule, conv, output, blocks, columns, rows_first=rows_first)
+    shared = _tiles(schedule, conv, output, blocks, columns, rows_first=rows_first, target=target)
     for border in before:
         if rows_first:
             schedule.compute_at(border, shared, preserve_unit_loops=True)
@@ -133,6 +134,7 @@ def _tiles(
     columns: int,
     *,
     rows_first: bool,
+    target: Target,
 ) -> LoopRV:
     """Cut the output into tiles, shared among threads, and sum each where it is stored; returns
     the loop that threads share."""
@@ -142,7 +144,7 @@ def _tiles(
     outer = [batch, row, channel] if rows_first else [batch, channel, row]
     schedule.reorder(*outer, column, column_in, channel_in, lane)
     shared = schedule.fuse(*(outer[:2] if rows_first else outer))
-    if math.prod(extents(schedule, conv)) >= PARALLEL_ITERATIONS:
+    if products_pay(math.prod(extents(schedule, conv)), target):
         schedule.parallel(shared)
     for loop in (channel_in, column_in):
         schedule.unroll(loop)

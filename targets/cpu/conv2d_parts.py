@@ -21,7 +21,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 from edgec.lower.prefetch import mark
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import extents, largest_divisor
-from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
+from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import sum_in_registers, tile
 
 _PART_BYTES = 20 << 10
@@ -62,7 +62,7 @@ def schedule_by_parts(
     column, column_in = schedule.split(column, factors=[None, columns])
     schedule.reorder(batch, channel, band, row, column, column_in, channel_in, lane)
     shared = schedule.fuse(batch, channel, band)
-    if work >= PARALLEL_ITERATIONS:
+    if products_pay(work, target):
         schedule.parallel(shared)
     _tile_loops(schedule, column_in, channel_in, lane)
 

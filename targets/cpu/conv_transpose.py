@@ -20,7 +20,7 @@ from tvm.s_tir.schedule import SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial, largest_divisor
-from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
+from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import most_sums, sum_in_registers
 
 
@@ -58,7 +58,7 @@ def _schedule(
     column, column_in = schedule.split(column, factors=[None, columns])
     schedule.reorder(image, block, row, column, row_in, column_in, lane)
     shared = schedule.fuse(image, block, row)
-    if math.prod(extents(schedule, conv)) >= PARALLEL_ITERATIONS:
+    if products_pay(math.prod(extents(schedule, conv)), target):
         schedule.parallel(shared)
     for loop in (row_in, column_in):
         schedule.unroll(loop)

@@ -12,9 +12,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extent, is_spatial, largest_divisor
-
-PARALLEL_ITERATIONS = 16384
-"""A loop with fewer scalar iterations than this costs less than waking a thread."""
+from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
 
 
 def schedule_elementwise(schedule: s_tir.Schedule, target: Target) -> bool:

@@ -16,7 +16,8 @@ from tvm import s_tir
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial, largest_divisor
-from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS, reads_its_own_index
+from edgec.targets.cpu.elementwise import reads_its_own_index
+from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
 
 _COLUMNS = 4
 """Columns that are written out: independent work for every port of the processor."""

@@ -28,7 +28,8 @@ from edgec.targets.cpu.blocks import (
     iter_types,
     largest_divisor,
 )
-from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS, vectorise_and_share
+from edgec.targets.cpu.elementwise import vectorise_and_share
+from edgec.targets.cpu.sharing import products_pay
 
 _PANELS = (48, 32, 64, 16)
 _VECTOR_PANELS = (64, 48, 32, 16)
@@ -149,7 +150,7 @@ def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target:
     streamed = packed and vectors * lanes == width and _is_streamed(schedule, panels, strip, outer)
     shared = schedule.fuse(*(tiles[:-1] if streamed else tiles)) if len(tiles) > 1 else strip
     turn = outer[-1] if streamed else shared
-    if work >= PARALLEL_ITERATIONS:
+    if products_pay(work, target):
         schedule.parallel(shared)
     schedule.reverse_compute_at(output, turn, preserve_unit_loops=True)
     schedule.split(schedule.get_loops(output)[-1], factors=[None, lanes])

@@ -26,7 +26,8 @@ from edgec.targets.cpu.blocks import (
     iter_types,
     largest_divisor,
 )
-from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS, vectorise_and_share
+from edgec.targets.cpu.elementwise import vectorise_and_share
+from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
 
 _ROWS = 8
 """Accumulator rows per tile: enough independent chains to hide the latency of a fused

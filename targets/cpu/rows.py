@@ -27,7 +27,7 @@ from edgec.targets.cpu.blocks import (
     iter_types,
     largest_divisor,
 )
-from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
+from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
 
 _FEWEST_LANES, _MOST_LANES = 4, 16
 """Of the vectors that partial results are kept in. Fewer terms than the most, as the end of a row

@@ -18,7 +18,7 @@ from tvm.tirx import IntImm
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial
-from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
+from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
 
 _LEAST_TILE = 4
 

@@ -21,7 +21,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
-from edgec.targets.cpu.elementwise import PARALLEL_ITERATIONS
+from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import most_sums, tile
 
 _CACHED_BYTES = 1 << 20
@@ -60,7 +60,7 @@ def _schedule(schedule: s_tir.Schedule, blocks: list[SBlockRV], target: Target) 
     batches, downs, places, _, channels, _, lanes, inner, _ = extents(schedule, products)
     weights = 4 * places**2 * channels * inner * lanes**2
     together = weights <= _CACHED_BYTES and batches * downs >= _STRIPS
-    parallel = math.prod(extents(schedule, products)) >= PARALLEL_ITERATIONS
+    parallel = products_pay(math.prod(extents(schedule, products)), target)
     batch, channel, row, column, lane = schedule.get_loops(output)
     down, row_in = schedule.split(row, factors=[None, size])
     column, column_in = schedule.split(column, factors=[None, size])
