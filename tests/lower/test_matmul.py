@@ -16,6 +16,7 @@ from edgec import targets
 from edgec.compiler import Options, compile_model
 from edgec.graph import load
 from edgec.lower.lowering import lower_graph
+from edgec.lower.prefetch import insert_prefetches
 from edgec.targets.cpu import schedule
 from edgec.targets.cpu.matmul import panel, tile, whole_tiles
 
@@ -113,3 +114,18 @@ def test_long_sums_do_not_round_too_often() -> None:
     y = edgec.compile(model).run({"x": terms, "w": np.ones((3072, 32), np.float32)})["y"]
     assert abs(one_by_one / exact - 1) > 5e-6
     np.testing.assert_allclose(y, exact, rtol=2e-6)
+
+
+@pytest.mark.parametrize(("rows", "columns", "fetches"), [(128, 512, 1), (8, 512, 0), (128, 96, 0)])
+def test_the_next_panel_is_prefetched(rows: int, columns: int, fetches: int) -> None:
+    """Where panels are many, and each is used by tiles of rows enough to hide it behind."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> '
+        f"g (float[{rows}, 256] x) => (float[{rows}, {columns}] y) {{ y = MatMul(x, w) }}"
+    )
+    weights = np.ones((256, columns), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    target = targets.resolve("x86-64-v4")
+    (function,) = lower_graph(load(model), "m", [], target).kernels.values()
+    text = insert_prefetches(schedule(function, target, strict=True)).script()
+    assert text.count("llvm.prefetch") == fetches

@@ -30,8 +30,8 @@ CASES = {
         [("weight", 48), ("input", 24), ("output", 48)],
     ),
     "a slice: what it keeps": (
-        "(float[64,4] x) => (float[2,4] y)"
-        " <int64[1] a = {8}, int64[1] b = {10}, int64[1] c = {0}>"
+        "(float[4,64] x) => (float[4,2] y)"
+        " <int64[1] a = {8}, int64[1] b = {10}, int64[1] c = {1}>"
         " { z = Slice (x, a, b, c) y = Softplus (z) }",
         [("input", 32), ("output", 32)],
     ),
