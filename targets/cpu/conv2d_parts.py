@@ -54,7 +54,7 @@ def schedule_by_parts(
     depth = largest_divisor(inner, max(1, _PART_BYTES // (4 * math.prod(window) * lanes * blocks)))
     work = math.prod(extents(schedule, conv))
 
-    tasks = batches * channels // blocks
+    tasks = batches * -(-channels // blocks)
     bands = 2 if tasks % 2 and tasks < _EVEN_TASKS else 1
     batch, channel, row, column, lane = schedule.get_loops(output)
     channel, channel_in = schedule.split(channel, factors=[None, blocks])
