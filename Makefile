@@ -38,7 +38,7 @@ demo: build/digits_cnn.host.edgec ## compile a model, verify it, run it on real 
 
 # One pattern rule per target name that takes part in file names, for models of this repository and
 # for those of the zoo. The .d file that -MD writes names everything the artifact depends on.
-TARGETS := host x86-64-v2 x86-64-v3 x86-64-v4 aarch64
+TARGETS := host x86-64-v2 x86-64-v3 x86-64-v4 n100 elkhart-lake aarch64
 define compile_rules
 build/%.$(1).edgec: models/%.onnx | $(VENV)/ready
 	@mkdir -p build
