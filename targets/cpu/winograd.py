@@ -30,6 +30,9 @@ _CACHED_BYTES = 1 << 20
 _STRIPS = 4
 """Fewer rows of tiles than this cannot be shared evenly among threads."""
 
+_WORTH = 4
+"""Multiply-adds that take about as long as one product with its share of the transforms."""
+
 _STAGES = [
     "pad",
     "winograd_rows",
@@ -60,7 +63,7 @@ def _schedule(schedule: s_tir.Schedule, blocks: list[SBlockRV], target: Target) 
     batches, downs, places, _, channels, _, lanes, inner, _ = extents(schedule, products)
     weights = 4 * places**2 * channels * inner * lanes**2
     together = weights <= _CACHED_BYTES and batches * downs >= _STRIPS
-    parallel = products_pay(math.prod(extents(schedule, products)), target)
+    parallel = products_pay(_WORTH * math.prod(extents(schedule, products)), target)
     batch, channel, row, column, lane = schedule.get_loops(output)
     down, row_in = schedule.split(row, factors=[None, size])
     column, column_in = schedule.split(column, factors=[None, size])
