@@ -1,8 +1,8 @@
 """When a kernel's loop is shared among threads.
 
-Starting a job on threads that spin takes 0.4 microseconds, measured. What the threads then need of each
-other's results has to move between their caches, which takes more: kernels of 6 microseconds ran no
-faster on two threads, those of 15 did.
+Starting a job on threads that spin takes 0.4 microseconds, measured. What the threads then need of
+each other's results has to move between their caches, which takes more: kernels of 6 microseconds
+ran no faster on two threads, those of 15 did.
 """
 
 from __future__ import annotations
