@@ -239,8 +239,16 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
         help="applied to images: (pixel - MEAN) / STD",
     )
     parser.add_argument("--seed", type=int, default=0, help="for random data")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="by default all")
+    parser.add_argument("--threads", type=_count, default=0, metavar="N", help="by default all")
     _spin_option(parser)
+
+
+def _count(text: str) -> int:
+    """A number that is not negative."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is less than 0")
+    return number
 
 
 def _spin_option(parser: argparse.ArgumentParser) -> None:
@@ -268,7 +276,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inputs", dest="input", action="append", default=[], metavar="SOURCE")
     parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=0, metavar="N")
+    parser.add_argument("--threads", type=_count, default=0, metavar="N")
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
@@ -280,7 +288,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=Path, help="what the others run; by default the ONNX file of the same name"
     )
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="for every engine")
+    parser.add_argument("--threads", type=_count, default=0, metavar="N", help="for every engine")
     _spin_option(parser)
     parser.add_argument("--calls", type=int, default=200, metavar="N", help="counted per engine")
     parser.add_argument("--native", action="store_true", help="call edgec and onnxruntime from C")

@@ -19,7 +19,6 @@ from tvm import s_tir, tirx
 from tvm.ir import IRModule, PointerType, PrimType
 
 from edgec.lower.fast_math import expand_math
-from edgec.lower.prefetch import insert_prefetches
 from edgec.targets import Target
 from edgec.targets.cpu import schedule
 
@@ -84,7 +83,7 @@ def lower(
     `overwrites` names an input and an output parameter that are one and the same memory.
     """
     llvm = tvm_target(target)
-    function = insert_prefetches(function).with_attr("global_symbol", symbol)
+    function = function.with_attr("global_symbol", symbol)
     function = function.with_attr("target", llvm.with_host(llvm))
     function = function.with_attr("tirx.noalias", True)
     module = _LOOPS_TO_FLAT(IRModule({symbol: function}))

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from tvm import relax, te, tirx
 
-from edgec.lower.context import Context, Shape, literal
+from edgec.lower.border import bordered
+from edgec.lower.context import OUT_ELEMENTWISE_FUSABLE, Context, Shape, literal
 
 POINTS = {
     2: (Fraction(0), Fraction(1), Fraction(-1)),
@@ -29,9 +30,6 @@ POINTS = {
 
 KEPT = {"edgec.kept": True}
 """Marks a stage that schedules are not to inline."""
-
-_OUT_ELEMENTWISE_FUSABLE = 4
-"""`relax.OpPatternKind.kOutEWiseFusable`: elementwise operators after it may join the kernel."""
 
 
 def matrices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -96,7 +94,7 @@ def conv(
     down, across = (-(-extent // size) for extent in sizes)
 
     def compute(x: te.Tensor, factors: te.Tensor) -> te.Tensor:
-        padded = _padded(x, before, (down * size + 2, across * size + 2))
+        padded = bordered(x, before[0], before[1], down * size + 2, across * size + 2)
         rows = te.compute(
             (batch, down, count, blocks, across * size + 2, lanes),
             lambda n, t, a, c, j, v: _combined(
@@ -143,7 +141,7 @@ def conv(
         )
 
     factors = ctx.const(transformed(taps, size))
-    attributes = {"op_pattern": _OUT_ELEMENTWISE_FUSABLE}
+    attributes = {"op_pattern": OUT_ELEMENTWISE_FUSABLE}
     return ctx.te("winograd", compute, data, factors, attributes=attributes)
 
 
@@ -158,14 +156,3 @@ def _combined(matrix: np.ndarray, row: Any, term: Any) -> Any:
         part = factor * term(k)
         total = part if total is None else total + part
     return total
-
-
-def _padded(data: te.Tensor, before: Shape, spans: Shape) -> te.Tensor:
-    """The image with zeros around it, `spans` rows and columns in all."""
-    (top, left), (height, width) = before, (int(n) for n in data.shape[2:4])
-
-    def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
-        inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width)
-        return tirx.if_then_else(inside, data(n, c, i - top, j - left, v), literal(0, "float32"))
-
-    return te.compute((*data.shape[:2], *spans, data.shape[4]), element, name="pad", attrs=KEPT)

@@ -19,6 +19,7 @@ from edgec.targets.cpu.conv_transpose import schedule_conv_transpose
 from edgec.targets.cpu.elementwise import schedule_elementwise
 from edgec.targets.cpu.image import schedule_image
 from edgec.targets.cpu.matmul import schedule_matmul
+from edgec.targets.cpu.prefetch import insert_prefetches
 from edgec.targets.cpu.reduction import schedule_reduction
 from edgec.targets.cpu.rows import schedule_rows
 from edgec.targets.cpu.transpose import schedule_transpose
@@ -52,7 +53,7 @@ def schedule(function: tirx.PrimFunc, target: Target, *, strict: bool = False) -
         try:
             inline_cheap_producers(work)
             if rule(work, target):
-                return work.mod["main"]
+                return insert_prefetches(work.mod["main"])
         except s_tir.ScheduleError:
             if strict:
                 raise

@@ -18,9 +18,9 @@ import math
 from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from edgec.lower.prefetch import mark
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import extents, largest_divisor
+from edgec.targets.cpu.prefetch import mark
 from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import sum_in_registers, tile
 

@@ -16,59 +16,43 @@ from __future__ import annotations
 import math
 
 from tvm import s_tir
-from tvm.s_tir.schedule import SBlockRV
 
 from edgec.targets import Target
-from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial, largest_divisor
+from edgec.targets.cpu.blocks import extents, largest_divisor
+from edgec.targets.cpu.convolution import Convolution, convolution
 from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import most_sums, sum_in_registers
 
 
 def schedule_conv_transpose(schedule: s_tir.Schedule, target: Target) -> bool:
     """Take kernels whose one reduction is a transposed convolution, with at most one tail."""
-    blocks = compute_blocks(schedule)
-    names = [schedule.get(block).name_hint for block in blocks]
-    if names.count("conv2d_transpose_blocked") != 1:
+    conv = convolution(schedule, ("conv2d_transpose_blocked",))
+    if conv is None:
         return False
-    if sum(not is_spatial(schedule, block) for block in blocks) != 1:
-        return False
-    position = names.index("conv2d_transpose_blocked")
-    conv, before, after = blocks[position], blocks[:position], blocks[position + 1 :]
-    if len(after) > 1 or names[:position] not in ([], ["pad"]):
-        return False
-    output = after[0] if after else schedule.cache_write(conv, 0, "global")
-    if extents(schedule, output) != extents(schedule, conv)[:5]:
-        return False
-    _schedule(schedule, before, conv, output, target)
+    _schedule(schedule, conv, target)
     return True
 
 
-def _schedule(
-    schedule: s_tir.Schedule,
-    before: list[SBlockRV],
-    conv: SBlockRV,
-    output: SBlockRV,
-    target: Target,
-) -> None:
-    strides = [int(stride) for stride in schedule.get(conv).annotations["strides"]]
-    *_, height, width, lanes = extents(schedule, output)
+def _schedule(schedule: s_tir.Schedule, conv: Convolution, target: Target) -> None:
+    strides = [int(stride) for stride in schedule.get(conv.sums).annotations["strides"]]
+    *_, height, width, lanes = extents(schedule, conv.output)
     rows, columns = tile(height, width, strides, most_sums(target, lanes))
-    image, block, row, column, lane = schedule.get_loops(output)
+    image, block, row, column, lane = schedule.get_loops(conv.output)
     row, row_in = schedule.split(row, factors=[None, rows])
     column, column_in = schedule.split(column, factors=[None, columns])
     schedule.reorder(image, block, row, column, row_in, column_in, lane)
     shared = schedule.fuse(image, block, row)
-    if products_pay(math.prod(extents(schedule, conv)), target):
+    if products_pay(math.prod(extents(schedule, conv.sums)), target):
         schedule.parallel(shared)
     for loop in (row_in, column_in):
         schedule.unroll(loop)
     schedule.vectorize(lane)
-    schedule.compute_at(conv, column, preserve_unit_loops=True)
-    for border in before:
+    schedule.compute_at(conv.sums, column, preserve_unit_loops=True)
+    for border in conv.borders:
         schedule.compute_at(border, shared, preserve_unit_loops=True)
         if len(extents(schedule, border)) == 5:
             schedule.vectorize(schedule.get_loops(border)[-1])
-    _, *taps = sum_in_registers(schedule, conv, target)
+    _, *taps = sum_in_registers(schedule, conv.sums, target)
     for tap in taps[:2]:
         schedule.unroll(tap)
 

@@ -18,7 +18,6 @@ import math
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from edgec.lower.prefetch import mark
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import (
     compute_blocks,
@@ -29,6 +28,7 @@ from edgec.targets.cpu.blocks import (
     largest_divisor,
 )
 from edgec.targets.cpu.elementwise import vectorise_and_share
+from edgec.targets.cpu.prefetch import mark
 from edgec.targets.cpu.sharing import products_pay
 
 _PANELS = (48, 32, 64, 16)

@@ -34,7 +34,6 @@ _WORTH = 4
 """Multiply-adds that take about as long as one product with its share of the transforms."""
 
 _STAGES = [
-    "pad",
     "winograd_rows",
     "winograd_tiles",
     "winograd_products",
@@ -44,21 +43,32 @@ _STAGES = [
 
 
 def schedule_winograd(schedule: s_tir.Schedule, target: Target) -> bool:
-    """Take kernels of exactly these stages, with at most one block after them."""
+    """Take kernels of exactly these stages, with at most a border before and a block after them."""
     blocks = compute_blocks(schedule)
     names = [schedule.get(block).name_hint for block in blocks]
-    if names[:6] != _STAGES or len(blocks) > 7 or not is_output(schedule, blocks[-1]):
+    borders = blocks[: names[:1] == ["pad"]]
+    stages = blocks[len(borders) :]
+    if names[len(borders) :][:5] != _STAGES or len(stages) > 6:
         return False
-    if extents(schedule, blocks[-1]) != extents(schedule, blocks[5]):
+    output = stages[-1]
+    if not is_output(schedule, output):
         return False
-    if len(blocks) == 7:
-        schedule.compute_inline(blocks[5])
-    _schedule(schedule, blocks, target)
+    if extents(schedule, output) != extents(schedule, stages[4]):
+        return False
+    if len(stages) == 6:
+        schedule.compute_inline(stages[4])
+    _schedule(schedule, borders, stages[:4], output, target)
     return True
 
 
-def _schedule(schedule: s_tir.Schedule, blocks: list[SBlockRV], target: Target) -> None:
-    pad, rows, tiles, products, columns, *_, output = blocks
+def _schedule(
+    schedule: s_tir.Schedule,
+    borders: list[SBlockRV],
+    stages: list[SBlockRV],
+    output: SBlockRV,
+    target: Target,
+) -> None:
+    rows, tiles, products, columns = stages
     size = extents(schedule, columns)[2]
     batches, downs, places, _, channels, _, lanes, inner, _ = extents(schedule, products)
     weights = 4 * places**2 * channels * inner * lanes**2
@@ -78,7 +88,7 @@ def _schedule(schedule: s_tir.Schedule, blocks: list[SBlockRV], target: Target) 
     schedule.compute_at(columns, column, preserve_unit_loops=True)
     _unroll_tile(schedule, columns, 2, 3)
     if together:
-        for block in (products, tiles, rows, pad):
+        for block in (products, tiles, rows, *borders):
             schedule.compute_at(block, shared, preserve_unit_loops=True)
         _sum_products(schedule, products, target, most_rows=1, parallel=False)
         _transform(schedule, tiles, 3)
@@ -87,10 +97,11 @@ def _schedule(schedule: s_tir.Schedule, blocks: list[SBlockRV], target: Target) 
         shared = _transform(schedule, tiles, 3)
         if parallel:
             schedule.parallel(shared)
-        for block in (rows, pad):
+        for block in (rows, *borders):
             schedule.compute_at(block, shared, preserve_unit_loops=True)
     _transform(schedule, rows, 2)
-    schedule.vectorize(schedule.get_loops(pad)[-1])
+    for border in borders:
+        schedule.vectorize(schedule.get_loops(border)[-1])
 
 
 def _unroll_tile(schedule: s_tir.Schedule, block: SBlockRV, *axes: int) -> None:

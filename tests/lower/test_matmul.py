@@ -16,7 +16,6 @@ from edgec import targets
 from edgec.compiler import Options, compile_model
 from edgec.graph import load
 from edgec.lower.lowering import lower_graph
-from edgec.lower.prefetch import insert_prefetches
 from edgec.targets.cpu import schedule
 from edgec.targets.cpu.matmul import panel, tile, whole_tiles
 
@@ -127,5 +126,5 @@ def test_the_next_panel_is_prefetched(rows: int, columns: int, fetches: int) -> 
     model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
     target = targets.resolve("x86-64-v4")
     (function,) = lower_graph(load(model), "m", [], target).kernels.values()
-    text = insert_prefetches(schedule(function, target, strict=True)).script()
+    text = schedule(function, target, strict=True).script()
     assert text.count("llvm.prefetch") == fetches
