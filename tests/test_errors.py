@@ -107,6 +107,12 @@ def test_usage(edgec: Edgec, folder: Path, digits: Path, words: list[str], messa
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", ["run", "profile", "bench"])
+def test_threads_are_not_negative(edgec: Edgec, digits_artifact: Path, verb: str) -> None:
+    done = edgec(verb, digits_artifact, "--threads", "-3")
+    check(done, 2, "argument --threads: -3 is less than 0")
+
+
 def test_unknown_command(edgec: Edgec) -> None:
     check(edgec("frobnicate"), 2, "invalid choice: 'frobnicate'", "edgec --help")
 
