@@ -15,7 +15,6 @@ from edgec.lower.context import Context, Shape
 from edgec.lower.image import Blocked, spread
 from edgec.lower.window import Window, window
 
-
 _CHANNELS_FIRST = (0, 3, 1, 2)
 """Axes by which an image [N, H, W, C] becomes [N, C, H, W]."""
 
