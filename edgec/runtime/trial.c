@@ -28,7 +28,7 @@ static int take_apart(const unsigned char *data, uint64_t size, edgec_request *r
   r->given_bytes = r->output_bytes = 0;
   for (uint32_t i = 0; i < t->buffer_count; i++) {
     const edgec_buffer *buffer = &r->buffers[i];
-    if (buffer->bytes > t->memory_bytes || buffer->element_bytes > 8 ||
+    if (buffer->bytes > (uint64_t)1 << 40 || buffer->element_bytes > 8 ||
         buffer->exponent_bits + buffer->mantissa_bits > 63)
       return 0;
     if (buffer->fill == EDGEC_REAL && buffer->exponent_bits < 2) return 0;
