@@ -68,4 +68,3 @@ def _schedule(
         tail = before[1] if len(before) > 1 else schedule.cache_write(before[0], 0, "global")
         schedule.compute_at(tail, shared, preserve_unit_loops=True)
         sum_in_tiles(schedule, before[0], tail, target)
-
