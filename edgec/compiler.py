@@ -68,7 +68,8 @@ ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
 class Result:
     """What was compiled: the artifact's path, its manifest, and seconds by stage.
 
-    `passes` is empty, and `cached` true, where the artifact was found in the cache.
+    `passes` is empty, and `cached` true, where the artifact was found in the cache. Otherwise
+    `lowered` has what each variant was built from, by its id.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class Result:
     seconds: dict[str, float]
     passes: list[PassReport]
     cached: bool
+    lowered: Mapping[str, tuple[Lowered, Plan]] = field(default_factory=dict)
 
 
 def compile_model(
@@ -135,6 +137,7 @@ class Compilation:
     seconds: dict[str, float] = field(default_factory=dict)
     passes: list[PassReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lowered: dict[str, tuple[Lowered, Plan]] = field(default_factory=dict)
 
     def to(self, output: Path, reuse: bool) -> Result:
         check_output(output)
@@ -164,7 +167,9 @@ class Compilation:
             self.cache.put("artifact", key, output.read_bytes())
             self.cache.put("notes", key, json.dumps(self.notes).encode())
         facts = read_manifest(output)
-        return Result(output, facts, self.seconds, self.passes, stored is not None)
+        return Result(
+            output, facts, self.seconds, self.passes, stored is not None, self.lowered
+        )
 
     def build(self, name: str, chosen: Sequence[Target], digest: str, output: Path) -> None:
         """Every variant, proved, into one artifact."""
@@ -325,6 +330,7 @@ class Compilation:
                     lowerings[target.channel_block] = lowered, plan(lowered.program)
             lowered, planned = lowerings[target.channel_block]
             variant = workshop.build(lowered, planned, target, dims, golden.result)
+            self.lowered[variant.id] = lowered, planned
             twin = None
             if means_of_proof(target) == "host-twin":
                 twin = workshop.build(lowered, planned, targets.host(), dims, golden.result)

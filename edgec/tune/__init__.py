@@ -1,0 +1,1 @@
+"""Autotuning: better choices for the knobs of the schedules, found by measuring."""

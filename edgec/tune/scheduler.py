@@ -1,0 +1,66 @@
+"""Which task the next batch of trials goes to: where it is likely to gain the model most a second.
+
+What a batch gains a task is not known before. The scheduler expects as much as the task's last
+batches gained it, and never less than a share that shrinks with every batch: so a task that was
+unlucky is tried again, one that still improves is stayed with, and in the long run tasks that do
+not improve get trials in proportion to the time they take of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+HOPE = 0.15
+"""What of its own time a task is expected to lose by its first batch."""
+MEMORY = 2
+"""Batches whose gain is expected of the next one."""
+SECONDS_A_BATCH = 3.0
+"""What a batch is thought to take before the first one is over."""
+
+
+@dataclass
+class Share:
+    """One task's part in the model's time, and what its batches brought.
+
+    `seconds` is the time of a run of the model that the task takes by its rule, `ratio` what is
+    left of it by the best decisions known. `batches` has the gain of each, as a share of what was
+    left before, `spent` their seconds in all. `open` is false once there is nothing more to try.
+    """
+
+    seconds: float
+    ratio: float = 1.0
+    batches: list[float] = field(default_factory=list)
+    spent: float = 0.0
+    open: bool = True
+
+    @property
+    def left(self) -> float:
+        """Seconds of a run of the model that the task takes by the best decisions known."""
+        return self.seconds * self.ratio
+
+    def learn(self, ratio: float, spent: float) -> None:
+        """A batch took `spent` seconds; `ratio` is what is left after it."""
+        self.batches.append(max(1.0 - ratio / self.ratio, 0.0))
+        self.ratio = ratio
+        self.spent += spent
+
+    def promise(self) -> float:
+        """Seconds of a run of the model that the next batch may gain, a second spent on it."""
+        done = len(self.batches)
+        recent = self.batches[-MEMORY:]
+        expected = max(HOPE / (1 + done), sum(recent) / len(recent) / 2 if recent else 0.0)
+        cost = self.spent / done if done else SECONDS_A_BATCH
+        return self.left * expected / max(cost, 1e-3)
+
+
+def best_promise(shares: Sequence[Share]) -> int | None:
+    """The position of the open task that promises most, the first of equals; None if all are
+    closed."""
+    open_ = [place for place, share in enumerate(shares) if share.open]
+    return max(open_, key=lambda place: shares[place].promise(), default=None)
+
+
+def latency(shares: Sequence[Share], rest: float) -> float:
+    """Seconds of a run of the model by the best decisions known; `rest` is outside of all tasks."""
+    return sum(share.left for share in shares) + rest
