@@ -37,7 +37,7 @@ def plot(tuned: Tuned, path: str | os.PathLike[str]) -> None:
     check_plot(path)
     from matplotlib.figure import Figure
 
-    found = tuned.search
+    found = tuned.found
     seconds = [at for at, _ in found.curve] + [max(found.seconds, found.curve[-1][0])]
     latency = [1e3 * best for _, best in found.curve] + [1e3 * found.curve[-1][1]]
     figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=150)

@@ -41,10 +41,11 @@ class TaskReport:
 
 
 @dataclass(frozen=True)
-class Search:
+class Found:
     """The trials of a run: how many, in how many seconds, and what became of the model.
 
-    `known` trials were in the records before and were not measured again. `curve` has seconds since
+    `known` trials were in the records before, `known_valid` of them without a failure, and were not
+    measured again. `curve` has seconds since
     the start and the estimated latency of the model then, in seconds: what the kernels take by
     measurement, and all that is not tuned as it was. `reasons` counts why candidates failed.
     """
@@ -53,6 +54,7 @@ class Search:
     trials: int
     failed: int
     known: int
+    known_valid: int
     seconds: float
     curve: Sequence[tuple[float, float]]
     reasons: Counter[str] = field(default_factory=Counter)
@@ -70,13 +72,13 @@ class Search:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A search, and the whole model measured before and after it, in alternating bursts."""
+    """What was found, and the whole model measured before and after it, in alternating bursts."""
 
     model: str
     target: str
     threads: int
     records: Path
-    search: Search
+    found: Found
     before: Times
     after: Times
 
@@ -92,20 +94,20 @@ class Tuned:
             "target": self.target,
             "threads": self.threads,
             "records": str(self.records),
-            "trials": self.search.trials,
-            "valid": self.search.valid,
-            "failed": self.search.failed,
-            "known": self.search.known,
-            "seconds": self.search.seconds,
-            "trials_per_second": self.search.trials_per_second,
-            "reasons": dict(self.search.reasons.most_common()),
+            "trials": self.found.trials,
+            "valid": self.found.valid,
+            "failed": self.found.failed,
+            "known": self.found.known,
+            "seconds": self.found.seconds,
+            "trials_per_second": self.found.trials_per_second,
+            "reasons": dict(self.found.reasons.most_common()),
             "before_ms": 1e3 * self.before.median,
             "after_ms": 1e3 * self.after.median,
             "speedup": self.speedup.value,
             "speedup_p10": self.speedup.p10,
             "speedup_p90": self.speedup.p90,
-            "tasks": [task.to_dict() for task in self.search.tasks],
-            "curve": [[seconds, 1e3 * latency] for seconds, latency in self.search.curve],
+            "tasks": [task.to_dict() for task in self.found.tasks],
+            "curve": [[seconds, 1e3 * latency] for seconds, latency in self.found.curve],
         }
 
     def table(self) -> str:
@@ -118,9 +120,9 @@ class Tuned:
                 duration(task.best_s),
                 f"{task.gain:.2f}x",
             )
-            for task in sorted(self.search.tasks, key=lambda task: task.best_s - task.rule_s)
+            for task in sorted(self.found.tasks, key=lambda task: task.best_s - task.rule_s)
         ]
-        found, speedup = self.search, self.speedup
+        found, speedup = self.found, self.speedup
         lines = [
             table(("kernel", "trials", "rule", "best", "gain"), rows),
             "",

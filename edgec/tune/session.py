@@ -1,0 +1,281 @@
+"""The trials of one tuning run: batch after batch, each for the task that promises most.
+
+Every result is in the store before the next is asked for, so a run may end at any moment. A
+candidate that seems faster than the best so far, the incumbent, is measured against it once more,
+in alternation, and what it computes is compared with the rule's results: only then is it the
+incumbent, and its record confirmed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgec.targets import Target
+from edgec.targets.cpu.knobs import SPACE_VERSION
+from edgec.tune.known import Decisions, Known, as_text
+from edgec.tune.measure import Measured, Measurer
+from edgec.tune.records import Record, Store, features_key, timestamp
+from edgec.tune.report import Found, TaskReport
+from edgec.tune.scheduler import Share, best_promise, latency
+from edgec.tune.search import Search
+from edgec.tune.space import Space
+from edgec.tune.task import Task, Tasks
+
+RULE: Decisions = {}
+FIRST_BATCH, BATCH = 8, 16
+"""Candidates that a task is given at once: the first time, and later."""
+WON = 0.995
+"""A candidate is the next incumbent if, in alternation, it takes at most this share of its time."""
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: after `seconds`, or when so many `trials` of the model are known; None is no
+    limit."""
+
+    seconds: float | None = None
+    trials: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What the records of a run have in common."""
+
+    target: Target
+    threads: int
+    machine: str
+    edgec: str
+    tvm: str
+    seed: int
+
+    def key(self, task: Task) -> tuple[str, int, str, int]:
+        """Of the records of `task`: kernel, space, target, threads."""
+        return task.key, SPACE_VERSION, features_key(self.target), self.threads
+
+    def record(self, task: Task, decisions: Decisions, **facts: Any) -> Record:
+        """A record of one candidate, made now."""
+        kernel, space, target, threads = self.key(task)
+        return Record(
+            kernel=kernel,
+            space=space,
+            target=target,
+            threads=threads,
+            decisions=decisions,
+            machine=self.machine,
+            date=timestamp(),
+            edgec=self.edgec,
+            tvm=self.tvm,
+            seed=self.seed,
+            label=task.label,
+            **facts,
+        )
+
+
+@dataclass
+class _Line:
+    """One task in the course of a run.
+
+    `best` are the incumbent's decisions; `share.ratio` is its time over the rule's. `rule_s` is the
+    rule's time in this session, None until it was measured. `rivals` has the seconds of candidates
+    that were not measured against the incumbent yet. `search` is made when it is first needed.
+    """
+
+    task: Task
+    known: Known
+    share: Share
+    best: Decisions
+    trials: int
+    rule_s: float | None = None
+    rivals: dict[str, tuple[float, Decisions]] = field(default_factory=dict)
+    search: Search | None = None
+
+
+class Session:
+    """A run over the tasks of one model. `run` may be interrupted: `found` is what it found by
+    then."""
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        origin: Origin,
+        measurer: Measurer,
+        store: Store,
+        budget: Budget,
+        on_event: OnEvent,
+    ) -> None:
+        self._origin = origin
+        self._measurer = measurer
+        self._store = store
+        self._budget = budget
+        self._on_event = on_event
+        self._rest = tasks.rest
+        records = store.read([task.key for task in tasks.chosen]).records
+        self._lines: list[_Line] = []
+        for task in tasks.chosen:
+            mine = [each for each in records if each.key == origin.key(task)]
+            known = Known(mine, origin.machine)
+            best, ratio = known.incumbent()
+            self._lines.append(_Line(task, known, Share(task.seconds, ratio), best, len(known)))
+        self._known = sum(map(len, (line.known for line in self._lines)))
+        self._start_s = latency([Share(task.seconds) for task in tasks.chosen], tasks.rest)
+        self._trials = self._failed = 0
+        self._reasons: Counter[str] = Counter()
+        self._started = time.monotonic()
+        self._curve = [(0.0, self._latency())]
+
+    def run(self) -> None:
+        """Try candidates until the budget is spent or nothing is left to try."""
+        self._started = time.monotonic()
+        shares = [line.share for line in self._lines]
+        while not self._over() and (place := best_promise(shares)) is not None:
+            started, line = time.monotonic(), self._lines[place]
+            if line.search is None:
+                line.search = self._begin(line)
+            self._batch(place, line, line.search)
+            ratio = self._duels(line, line.search) if line.rule_s else line.share.ratio
+            line.share.learn(ratio, time.monotonic() - started)
+            self._curve.append((self._elapsed(), self._latency()))
+
+    @property
+    def found(self) -> Found:
+        """The outcome so far."""
+        return Found(
+            tasks=[
+                TaskReport(
+                    line.task.label,
+                    line.task.kernel.name,
+                    line.task.seconds,
+                    line.share.left,
+                    line.trials,
+                )
+                for line in self._lines
+            ],
+            trials=self._trials,
+            failed=self._failed,
+            known=self._known,
+            known_valid=sum(line.known.valid for line in self._lines),
+            seconds=self._elapsed(),
+            curve=list(self._curve),
+            reasons=self._reasons,
+        )
+
+    def _begin(self, line: _Line) -> Search:
+        """A search that knows what the records say; measures the rule again if it is among them."""
+        search = Search(Space(line.task.kernel.function, self._origin.target), self._origin.seed)
+        if not line.known:
+            return search
+        for _, measured in self._measurer.measure(line.task.kernel, [RULE], self._origin.threads):
+            line.rule_s = None if measured.error else measured.seconds
+        for decisions, ratio in line.known.outcomes():
+            known = ratio is not None and line.rule_s is not None
+            search.tell(decisions, ratio * line.rule_s if known else None)
+        return search
+
+    def _batch(self, place: int, line: _Line, search: Search) -> None:
+        count = BATCH if line.share.batches else FIRST_BATCH
+        if self._budget.trials is not None:
+            count = min(count, self._budget.trials - self._known - self._trials)
+        candidates = search.propose(count)
+        results = self._measurer.measure(line.task.kernel, candidates, self._origin.threads)
+        with contextlib.closing(results):
+            for decisions, measured in results:
+                self._keep(line, search, decisions, measured)
+                self._tell(place, line, measured)
+                if self._over():
+                    break
+        if not candidates or line.rule_s is None:
+            line.share.open = False
+
+    def _keep(self, line: _Line, search: Search, decisions: Decisions, measured: Measured) -> None:
+        """Write down the outcome of a trial."""
+        line.trials += 1
+        self._trials += 1
+        if measured.error:
+            self._failed += 1
+            self._reasons[measured.error.splitlines()[0][:120]] += 1
+            self._append(line, decisions, seconds=None, valid=False)
+            search.tell(decisions, None)
+            return
+        if not decisions:
+            line.rule_s = measured.seconds
+        else:
+            line.rivals[as_text(decisions)] = measured.seconds, decisions
+        self._append(
+            line, decisions, seconds=measured.seconds, valid=True, spread=measured.spread
+        )
+        search.tell(decisions, measured.seconds)
+
+    def _duels(self, line: _Line, search: Search) -> float:
+        """Measure what seems faster than the incumbent against it; the incumbent's time over the
+        rule's then."""
+        ratio, rule_s = line.share.ratio, line.rule_s or 0.0
+        while line.rivals:
+            text = min(line.rivals, key=lambda text: line.rivals[text][0])
+            seconds, decisions = line.rivals.pop(text)
+            if seconds > WON * ratio * rule_s:
+                break
+            kernel, threads = line.task.kernel, self._origin.threads
+            mine, other = self._measurer.alternate(kernel, [decisions, line.best], threads)
+            share = mine.seconds / other.seconds if not (mine.error or other.error) else 1.0
+            problem = self._measurer.check(kernel, decisions) if share <= WON else ""
+            if problem:
+                self._failed += 1
+                self._reasons[problem] += 1
+                self._append(line, decisions, seconds=None, valid=False)
+                search.tell(decisions, None)
+                continue
+            won = share <= WON
+            seconds = share * ratio * rule_s
+            self._append(line, decisions, seconds=seconds, valid=True, confirmed=won)
+            search.tell(decisions, seconds)
+            if won:
+                ratio, line.best = share * ratio, decisions
+            if self._over():
+                break
+        return ratio
+
+    def _append(self, line: _Line, decisions: Decisions, **facts: Any) -> None:
+        record = self._origin.record(line.task, decisions, baseline=line.rule_s, **facts)
+        self._store.append(record)
+
+    def _tell(self, place: int, line: _Line, measured: Measured) -> None:
+        """Say how far the run is."""
+        left = self._budget.seconds
+        elapsed = self._elapsed()
+        self._on_event(
+            {
+                "event": "tuning",
+                "task": place,
+                "task_trials": line.trials,
+                "us": None if measured.error else 1e6 * measured.seconds,
+                "error": measured.error,
+                "ratio": line.share.ratio,
+                "trials": self._trials,
+                "valid": self._trials - self._failed,
+                "failed": self._failed,
+                "trials_per_second": self._trials / elapsed,
+                "seconds_left": None if left is None else max(left - elapsed, 0.0),
+                "start_ms": 1e3 * self._start_s,
+                "best_ms": 1e3 * self._latency(),
+            }
+        )
+
+    def _latency(self) -> float:
+        """Seconds of a run of the model by the incumbents, estimated."""
+        return latency([line.share for line in self._lines], self._rest)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    def _over(self) -> bool:
+        seconds, trials = self._budget.seconds, self._budget.trials
+        return (seconds is not None and self._elapsed() >= seconds) or (
+            trials is not None and self._known + self._trials >= trials
+        )
