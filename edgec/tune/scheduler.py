@@ -1,9 +1,9 @@
 """Which task the next batch of trials goes to: where it is likely to gain the model most a second.
 
-What a batch gains a task is not known before. The scheduler expects as much as the task's last
-batches gained it, and never less than a share that shrinks with every batch: so a task that was
-unlucky is tried again, one that still improves is stayed with, and in the long run tasks that do
-not improve get trials in proportion to the time they take of the model.
+What a batch gains a task is not known before. The scheduler expects a part of what the task's last
+batches gained it, and never less than a share that shrinks with every batch: so every task has its
+turn soon, one that was unlucky is tried again, one that still improves is stayed with, and in the
+long run a task gets the more batches the more time it takes of the model.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-HOPE = 0.15
+HOPE = 0.3
 """What of its own time a task is expected to lose by its first batch."""
-MEMORY = 2
-"""Batches whose gain is expected of the next one."""
+DECAY = 1.5
+"""The expectation falls with this power of the number of batches."""
+MEMORY, AGAIN = 2, 0.25
+"""Of the mean gain of so many batches this part is expected of the next one."""
 SECONDS_A_BATCH = 3.0
 """What a batch is thought to take before the first one is over."""
 
@@ -49,7 +51,8 @@ class Share:
         """Seconds of a run of the model that the next batch may gain, a second spent on it."""
         done = len(self.batches)
         recent = self.batches[-MEMORY:]
-        expected = max(HOPE / (1 + done), sum(recent) / len(recent) / 2 if recent else 0.0)
+        again = AGAIN * sum(recent) / len(recent) if recent else 0.0
+        expected = max(HOPE / (1 + done) ** DECAY, again)
         cost = self.spent / done if done else SECONDS_A_BATCH
         return self.left * expected / max(cost, 1e-3)
 

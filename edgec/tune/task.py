@@ -10,16 +10,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from tvm import tirx
-
 from edgec.errors import UsageError
 from edgec.lower.build import kernel_key
 from edgec.lower.extract import Lowered
 from edgec.plan import Plan
 from edgec.profilereport import label_of
 from edgec.program import Call
-from edgec.tune.measure import Kernel
+from edgec.tune.kernel import Kernel
 
 WORTH = 0.97
 """The costliest kernels that together take this share of the model's time are tuned."""
@@ -63,12 +60,12 @@ def tasks(
     Raises:
         UsageError: no kernel has an operator of `only`.
     """
-    calls: dict[str, list[Call]] = defaultdict(list)
-    base = {name: overwrite.kernel for name, overwrite in plan.in_place.items()}
+    groups: dict[str, dict[str, Call]] = defaultdict(dict)
     for call in plan.program.calls():
-        function = lowered.kernels[base.get(call.kernel, call.kernel)]
-        calls[kernel_key(function)].append(call)
-    found = [_task(key, group, lowered, plan, seconds) for key, group in calls.items()]
+        in_place = plan.in_place.get(call.kernel)
+        function = lowered.kernels[in_place.kernel if in_place else call.kernel]
+        groups[kernel_key(function)].setdefault(call.kernel, call)
+    found = [_task(key, calls, lowered, plan, seconds) for key, calls in groups.items()]
     found.sort(key=lambda task: -task.seconds)
     whole = sum(task.seconds for task in found)
     known = sorted({operator for task in found for operator in task.operators})
@@ -85,3 +82,23 @@ def tasks(
         if not only or task.operators & set(only):
             chosen.append(task)
     return Tasks(tuple(chosen), whole - sum(task.seconds for task in chosen))
+
+
+def _task(
+    key: str,
+    calls: Mapping[str, Call],
+    lowered: Lowered,
+    plan: Plan,
+    seconds: Mapping[str, float],
+) -> Task:
+    """The task of kernels of one structure, by the costliest of them."""
+    name = max(calls, key=lambda name: seconds.get(name, 0.0))
+    kernel = Kernel.of(calls[name], lowered, plan)
+    result = kernel.function.params[-1]
+    shape = ",".join(str(int(size)) for size in result.shape)
+    return Task(
+        key,
+        kernel,
+        f"{label_of(name)} {result.dtype}[{shape}]",
+        sum(seconds.get(each, 0.0) for each in calls),
+    )

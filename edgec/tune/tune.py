@@ -5,22 +5,27 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import edgec
 from edgec.cache import Cache
-from edgec.compiler import ModelSource, available_cpus, compile_model, model_name
+from edgec.compiler import available_cpus, compile_model
 from edgec.errors import TuningError, UsageError
 from edgec.options import Options
-from edgec.targets import resolve, runs_here
+from edgec.peaks import processor_name
+from edgec.targets import Target, resolve
 from edgec.tune import whole
+from edgec.tune.measure import Measurer
+from edgec.tune.records import Store
 from edgec.tune.report import Found, Tuned
 from edgec.tune.session import Budget, OnEvent, Origin, Session
-from edgec.tune.records import Store
+from edgec.tune.task import Tasks, tasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +92,8 @@ def tune(
             tvm=metadata.version("apache-tvm"),
             seed=tuning.seed,
         )
-        with Measurer(target, boards) as measurer:
+        on_event(_described(chosen))
+        with Measurer(target, ()) as measurer:
             session = Session(chosen, origin, measurer, store, tuning.budget, on_event)
             try:
                 session.run()
@@ -110,6 +116,24 @@ def _only_target(options: Options) -> Target:
             hint="tune one after the other with the same --records: they add up",
         )
     return resolve(options.targets[0])
+
+
+def _described(found: Tasks) -> dict[str, Any]:
+    """The event that says what is tuned."""
+    whole_s = found.rest + sum(task.seconds for task in found.chosen)
+    return {
+        "event": "tasks",
+        "tasks": [
+            {
+                "label": task.label,
+                "kernel": task.kernel.name,
+                "ms": 1e3 * task.seconds,
+                "share": task.seconds / whole_s,
+            }
+            for task in found.chosen
+        ],
+        "rest_ms": 1e3 * found.rest,
+    }
 
 
 def _kept(found: Found, records: Path) -> str:

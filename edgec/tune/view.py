@@ -52,8 +52,8 @@ class View:
             self._display.event(
                 {
                     "event": "note",
-                    "text": f"{len(self._rows)} kernels take {100 * shares:.0f} % of the time and "
-                    f"are tuned; {event['known']} trials are known",
+                    "text": f"{len(self._rows)} kernels, {100 * shares:.0f} % of the time, are "
+                    "worth tuning",
                 }
             )
         else:
