@@ -20,7 +20,7 @@ def current(records: Iterable[Record]) -> list[Record]:
     latest: dict[tuple[object, ...], Record] = {}
     for record in records:
         place = _place(record)
-        if place not in latest or _lateness(record) > _lateness(latest[place]):
+        if place not in latest or _is_later(record, latest[place]):
             latest[place] = record
     return list(latest.values())
 
@@ -91,9 +91,13 @@ def _mean_log(values: list[float]) -> float:
     return math.fsum(map(math.log, values)) / len(values)
 
 
-def _lateness(record: Record) -> tuple[str, bool, float]:
-    """What grows with the date, then is greater for a failure, then for more seconds."""
-    return record.date, not record.valid, record.seconds or 0.0
+def _is_later(record: Record, other: Record) -> bool:
+    """By date; of one date a failure is later, then the slower; then anything that is decided."""
+    mine, its = (
+        (each.date, not each.valid, each.seconds or 0.0, each.baseline or 0.0)
+        for each in (record, other)
+    )
+    return mine > its if mine != its else repr(record) > repr(other)
 
 
 def _place(record: Record) -> tuple[object, ...]:
