@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
 import resource
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,9 +27,18 @@ RECORDS = [sample(n, label=f"number {n}") for n in range(4)]
 LINES = [line_of(encode(record)) for record in RECORDS]
 
 
-def test_a_line_is_json() -> None:
-    import json
+@contextlib.contextmanager
+def limited_files(nbytes: int) -> Iterator[None]:
+    """No file may become larger meanwhile."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
+
+def test_a_line_is_json() -> None:
     [line] = LINES[0].splitlines()
     facts = json.loads(line)
     assert set(facts) == {"edgec", "sum", "record"}
@@ -98,6 +110,14 @@ def test_a_torn_record_before_whole_ones(tmp_path: Path) -> None:
     assert reading.records == RECORDS[1:]
     assert (reading.torn, reading.foreign) == (1, 0)
     assert reading.problems[0].line == 1
+
+
+def test_mending_takes_no_whole_record(tmp_path: Path) -> None:
+    """A line break was lost between two, and the last one's was not yet written."""
+    (tmp_path / FILE).write_bytes(LINES[0][:-1] + LINES[1][:-1])
+    store = Store(tmp_path)
+    store.append(PLAIN)
+    assert store.read().records == [*RECORDS[:2], PLAIN]
 
 
 FOREIGN = [
@@ -214,17 +234,20 @@ def test_waiting_for_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert Store(tmp_path).read().records == [PLAIN]
 
 
+def test_several_are_kept_together_or_not_at_all(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append(PLAIN)
+    with limited_files(len(line_of(encode(PLAIN))) + 1500), pytest.raises(TuningError):
+        store.append(*(sample(n) for n in range(50)))
+    assert (tmp_path / FILE).read_bytes() == line_of(encode(PLAIN))
+
+
 def test_prune_that_cannot_write_changes_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.append(*(sample(n) for n in range(50)), *(sample(n, kernel="b") for n in range(9)))
     before = (tmp_path / FILE).read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        with pytest.raises(TuningError) as raised:
-            store.prune()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with limited_files(100), pytest.raises(TuningError) as raised:
+        store.prune()
     assert "mounted at" in raised.value.hint
     assert (tmp_path / FILE).read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {FILE, ".lock"}
