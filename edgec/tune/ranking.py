@@ -29,10 +29,10 @@ def best(records: Iterable[Record]) -> Record | None:
     """The record to use among those of one key; None where nothing valid is known to be as fast as
     the rule's own choice.
 
-    It does not depend on their order. Of decisions measured on several machines it is the record
-    with the largest gain.
+    Only what was confirmed is used. It does not depend on their order. Of decisions measured on
+    several machines it is the record with the largest gain.
     """
-    latest = current(records)
+    latest = current(r for r in records if r.confirmed or not r.valid or not r.decisions)
     rules = {r.machine: r.seconds for r in latest if not r.decisions}
     failed = {_text(r.decisions) for r in latest if not r.valid}
     found: dict[str, list[tuple[float, Record]]] = {}

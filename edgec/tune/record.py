@@ -50,7 +50,9 @@ class Record:
         threads: that ran the kernel.
         decisions: values of knobs; empty for the rule's own choice.
         seconds: of one run; None where the candidate failed.
-        valid: whether it built, ran, and computed the right values.
+        valid: whether it built and ran, and did not compute wrong values.
+        confirmed: whether it was faster than the best before it, measured in alternation, and
+            computed the right values: only then is it compiled by.
         spread: of the measurement, as a share of `seconds`.
         baseline: seconds of the rule's own choice in the same session, if it was measured.
         machine: that measured, for people and to tell machines apart.
@@ -67,6 +69,7 @@ class Record:
     decisions: Mapping[str, int | str] = field(default_factory=dict)
     seconds: float | None
     valid: bool
+    confirmed: bool = False
     spread: float = 0.0
     baseline: float | None = None
     machine: str = ""
@@ -174,6 +177,8 @@ def _checked(facts: Mapping[str, Any]) -> Record:
         raise NotARecord("spread: no number from 0 on")
     if type(record.valid) is not bool or (record.valid and record.seconds is None):
         raise NotARecord("valid: no truth value, or no seconds with it")
+    if type(record.confirmed) is not bool:
+        raise NotARecord("confirmed: no truth value")
     if not _KERNEL.fullmatch(record.kernel):
         raise NotARecord("kernel: no key of one")
     if record.space < 0 or record.threads < 1:

@@ -15,6 +15,7 @@ PLAIN = Record(
     decisions={"tile": 14, "order": "channels"},
     seconds=1e-3,
     valid=True,
+    confirmed=True,
     spread=0.01,
     baseline=2e-3,
     machine="bench",

@@ -61,6 +61,7 @@ HOSTILE: dict[str, Any] = {
     ],
     "seconds": [0, -1.0, "1", True, None, 10**400],
     "valid": [1, "true", None],
+    "confirmed": [0, "true", None],
     "spread": [-1, None, "x"],
     "baseline": [0, -1, "x", False],
     "machine": [None, "x" * 513, "\x07"],
@@ -288,3 +289,12 @@ def test_timestamps_grow() -> None:
     taken = [timestamp() for _ in range(1000)]
     assert taken == sorted(taken)
     assert sample(date=taken[0]) == decode(encode(sample(date=taken[0])))
+
+
+def test_only_what_was_confirmed_is_used() -> None:
+    rule = sample(0, decisions={}, seconds=2e-3, confirmed=False)
+    slow, lucky = sample(1, seconds=1.5e-3), sample(2, seconds=0.5e-3, confirmed=False)
+    assert pick(rule, slow, lucky) == slow
+    assert pick(rule, lucky) == rule
+    again = sample(1, seconds=1e-3, confirmed=False, date="2026-02-01T12:00:00.000000Z")
+    assert pick(rule, slow, again) == slow, "a trial takes no confirmed record's place"
