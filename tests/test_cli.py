@@ -313,6 +313,8 @@ def documented() -> dict[str, set[str]]:
 @pytest.fixture
 def command_lines(digits: Path, digits_artifact: Path, tmp_path: Path) -> dict[str, list[object]]:
     """One use of every command, by its heading in docs/json.md."""
+    store = tmp_path / "store"
+    store.mkdir()
     bench = ["--model", digits, "--calls", "20", "--against", "onnxruntime"]
     return {
         "compile": ["compile", digits, "-o", tmp_path / "x.edgec"],
@@ -328,6 +330,11 @@ def command_lines(digits: Path, digits_artifact: Path, tmp_path: Path) -> dict[s
         "export": ["export", digits_artifact, tmp_path / "out"],
         "inspect MODEL": ["inspect", digits],
         "inspect ARTIFACT": ["inspect", digits_artifact],
+        "records list`, `records show": ["records", "list", store],
+        "records merge": ["records", "merge", tmp_path / "merged", store],
+        "records export": ["records", "export", store, tmp_path / "best.jsonl"],
+        "records prune": ["records", "prune", store],
+        "records check": ["records", "check", store],
         "targets": ["targets"],
         "targets NAME": ["targets", "aarch64"],
         "passes": ["passes"],

@@ -20,7 +20,7 @@ def current(records: Iterable[Record]) -> list[Record]:
     latest: dict[tuple[object, ...], Record] = {}
     for record in records:
         place = _place(record)
-        if place not in latest or _lateness(record) > _lateness(latest[place]):
+        if place not in latest or _is_later(record, latest[place]):
             latest[place] = record
     return list(latest.values())
 
@@ -32,7 +32,7 @@ def best(records: Iterable[Record]) -> Record | None:
     Only what was confirmed is used. It does not depend on their order. Of decisions measured on
     several machines it is the record with the largest gain.
     """
-    latest = current(r for r in records if r.confirmed or not r.valid or not r.decisions)
+    latest = current(filter(_counts, records))
     rules = {r.machine: r.seconds for r in latest if not r.decisions}
     failed = {_text(r.decisions) for r in latest if not r.valid}
     found: dict[str, list[tuple[float, Record]]] = {}
@@ -69,7 +69,7 @@ def kept(records: Iterable[Record]) -> list[Record]:
     """What is worth keeping: the records that `best` of each key depends on, each machine's time of
     the rule's own choice, and what failed: an older copy that was valid may be merged again."""
     result = []
-    for group in by_key(current(records)).values():
+    for group in by_key(current(filter(_counts, records))).values():
         winner = best(group)
         result += [
             each
@@ -78,6 +78,11 @@ def kept(records: Iterable[Record]) -> list[Record]:
             or (winner is not None and each.decisions == winner.decisions)
         ]
     return result
+
+
+def _counts(record: Record) -> bool:
+    """Whether a choice may depend on the record: the trial of a candidate never decides."""
+    return record.confirmed or not record.valid or not record.decisions
 
 
 def _score(measured: list[tuple[float, Record]]) -> tuple[float, float]:
@@ -91,9 +96,13 @@ def _mean_log(values: list[float]) -> float:
     return math.fsum(map(math.log, values)) / len(values)
 
 
-def _lateness(record: Record) -> tuple[str, bool, float]:
-    """What grows with the date, then is greater for a failure, then for more seconds."""
-    return record.date, not record.valid, record.seconds or 0.0
+def _is_later(record: Record, other: Record) -> bool:
+    """By date; of one date a failure is later, then the slower; then anything that is decided."""
+    mine, its = (
+        (each.date, not each.valid, each.seconds or 0.0, each.baseline or 0.0)
+        for each in (record, other)
+    )
+    return mine > its if mine != its else repr(record) > repr(other)
 
 
 def _place(record: Record) -> tuple[object, ...]:

@@ -216,6 +216,7 @@ def some_records(seed: int) -> list[Record]:
             valid=(valid := draw.random() < 0.8),
             seconds=draw.randrange(1, 5) * 1e-3 if valid else None,
             baseline=draw.choice([None, 2e-3]),
+            confirmed=draw.random() < 0.7,
             date=f"2026-01-0{draw.randrange(1, 6)}T00:00:00Z",
             seed=number,
         )
