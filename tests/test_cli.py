@@ -24,7 +24,7 @@ REPO = Path(__file__).parents[1]
 DOCUMENT = REPO / "docs" / "json.md"
 COMMANDS = [
     *("optimize", "bisect", "diff"),
-    *("compile", "run", "verify", "bench", "export"),
+    *("compile", "tune", "run", "verify", "bench", "export"),
     *("inspect", "targets", "passes", "doctor", "cache"),
 ]
 
@@ -318,6 +318,7 @@ def command_lines(digits: Path, digits_artifact: Path, tmp_path: Path) -> dict[s
     bench = ["--model", digits, "--calls", "20", "--against", "onnxruntime"]
     return {
         "compile": ["compile", digits, "-o", tmp_path / "x.edgec"],
+        "tune": ["tune", digits, "--trials", "3", "--records", tmp_path / "tuned"],
         "compile --emit": ["compile", digits, "--emit", "c", "-o", tmp_path / "x.c"],
         "optimize": ["optimize", digits, "-o", tmp_path / "x.onnx"],
         "bisect": ["bisect", digits, "--passes", "fuse-conv-bn"],

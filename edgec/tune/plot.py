@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from edgec.errors import UsageError
-from edgec.report import duration
 from edgec.tune.report import Tuned
 
 _ACCENT, _INK, _FAINT, _GRID = "#0b7a75", "#1f2933", "#616e7c", "#e4e7eb"
@@ -55,8 +54,7 @@ def plot(tuned: Tuned, path: str | os.PathLike[str]) -> None:
         axes.spines[side].set_visible(False)
     figure.supxlabel(
         f"{tuned.target}, {tuned.threads} thread{'s' if tuned.threads > 1 else ''}; "
-        f"{found.trials} trials; the whole model, measured: {duration(tuned.before.median)} "
-        f"before, {duration(tuned.after.median)} after, {tuned.speedup.value:.2f}x",
+        f"{found.trials} trials; the whole model: {tuned.outcome()}",
         x=0.01,
         ha="left",
         fontsize=8,

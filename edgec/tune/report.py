@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgec.protocol import Ratio, Times
+from edgec.protocol import Ratio
 from edgec.report import duration, table
 
 
@@ -42,7 +42,8 @@ class TaskReport:
 
 @dataclass(frozen=True)
 class Found:
-    """The trials of a run: how many, in how many seconds, and what became of the model.
+    """The trials of a run: how many, in how many seconds, and what became of the model, of which
+    `rest_s` were not tuned.
 
     `known` trials were in the records before, `known_valid` of them without a failure, and were not
     measured again. `curve` has seconds since
@@ -51,6 +52,7 @@ class Found:
     """
 
     tasks: Sequence[TaskReport]
+    rest_s: float
     trials: int
     failed: int
     known: int
@@ -58,6 +60,16 @@ class Found:
     seconds: float
     curve: Sequence[tuple[float, float]]
     reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def start_s(self) -> float:
+        """Seconds of a run of the model by the rules, estimated."""
+        return self.rest_s + sum(task.rule_s for task in self.tasks)
+
+    @property
+    def end_s(self) -> float:
+        """Seconds of a run by the best decisions confirmed, estimated."""
+        return self.rest_s + sum(task.best_s for task in self.tasks)
 
     @property
     def valid(self) -> int:
@@ -72,20 +84,21 @@ class Found:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found, and the whole model measured before and after it, in alternating bursts."""
+    """What was found, and seconds of a run of the whole model before and after.
+
+    They are `measured` in alternating bursts where the model can be run, else estimated from its
+    kernels' times. `speedup` is their ratio.
+    """
 
     model: str
     target: str
     threads: int
     records: Path
     found: Found
-    before: Times
-    after: Times
-
-    @property
-    def speedup(self) -> Ratio:
-        """Time before over time after."""
-        return Ratio.of(self.before, self.after)
+    before_s: float
+    after_s: float
+    speedup: Ratio
+    measured: bool
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; times in milliseconds."""
@@ -101,17 +114,27 @@ class Tuned:
             "seconds": self.found.seconds,
             "trials_per_second": self.found.trials_per_second,
             "reasons": dict(self.found.reasons.most_common()),
-            "before_ms": 1e3 * self.before.median,
-            "after_ms": 1e3 * self.after.median,
+            "before_ms": 1e3 * self.before_s,
+            "after_ms": 1e3 * self.after_s,
             "speedup": self.speedup.value,
             "speedup_p10": self.speedup.p10,
             "speedup_p90": self.speedup.p90,
+            "measured": self.measured,
             "tasks": [task.to_dict() for task in self.found.tasks],
             "curve": [[seconds, 1e3 * latency] for seconds, latency in self.found.curve],
         }
 
+    def outcome(self) -> str:
+        """Before and after in one line."""
+        how = f"({self.speedup.p10:.2f} to {self.speedup.p90:.2f})" if self.measured else "(estimated)"
+        return (
+            f"{duration(self.before_s)} before, {duration(self.after_s)} after, "
+            f"{self.speedup.value:.2f}x {how}"
+        )
+
     def table(self) -> str:
         """For people."""
+        found = self.found
         rows = [
             (
                 task.label,
@@ -120,9 +143,8 @@ class Tuned:
                 duration(task.best_s),
                 f"{task.gain:.2f}x",
             )
-            for task in sorted(self.found.tasks, key=lambda task: task.best_s - task.rule_s)
+            for task in sorted(found.tasks, key=lambda task: task.best_s - task.rule_s)
         ]
-        found, speedup = self.found, self.speedup
         lines = [
             table(("kernel", "trials", "rule", "best", "gain"), rows),
             "",
@@ -130,9 +152,7 @@ class Tuned:
             f"second): {found.valid} valid, {found.failed} failed; {found.known} known before",
             *(f"  {count} failed: {reason}" for reason, count in found.reasons.most_common(3)),
             f"{self.model} on {self.target}, {self.threads} thread"
-            f"{'s' if self.threads > 1 else ''}: {duration(self.before.median)} before, "
-            f"{duration(self.after.median)} after, {speedup.value:.2f}x "
-            f"({speedup.p10:.2f} to {speedup.p90:.2f})",
+            f"{'s' if self.threads > 1 else ''}: {self.outcome()}",
             f"records: {self.records}",
         ]
         return "\n".join(lines)

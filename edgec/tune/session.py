@@ -9,14 +9,16 @@ incumbent, and its record confirmed.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgec.targets import Target
 from edgec.targets.cpu.knobs import SPACE_VERSION
+from edgec.tune.duel import duel
 from edgec.tune.known import Decisions, Known, as_text
 from edgec.tune.measure import Measured, Measurer
 from edgec.tune.records import Record, Store, features_key, timestamp
@@ -28,7 +30,9 @@ from edgec.tune.task import Task, Tasks
 
 RULE: Decisions = {}
 FIRST_BATCH, BATCH = 8, 16
-"""Candidates that a task is given at once: the first time, and later."""
+"""Candidates that a task is given in one turn: the first time, and later."""
+AT_ONCE = 4
+"""Of these so many are proposed together."""
 WON = 0.995
 """A candidate is the next incumbent if, in alternation, it takes at most this share of its time."""
 
@@ -124,7 +128,6 @@ class Session:
             best, ratio = known.incumbent()
             self._lines.append(_Line(task, known, Share(task.seconds, ratio), best, len(known)))
         self._known = sum(map(len, (line.known for line in self._lines)))
-        self._start_s = latency([Share(task.seconds) for task in tasks.chosen], tasks.rest)
         self._trials = self._failed = 0
         self._reasons: Counter[str] = Counter()
         self._started = time.monotonic()
@@ -157,6 +160,7 @@ class Session:
                 )
                 for line in self._lines
             ],
+            rest_s=self._rest,
             trials=self._trials,
             failed=self._failed,
             known=self._known,
@@ -179,10 +183,8 @@ class Session:
         return search
 
     def _batch(self, place: int, line: _Line, search: Search) -> None:
-        count = BATCH if line.share.batches else FIRST_BATCH
-        if self._budget.trials is not None:
-            count = min(count, self._budget.trials - self._known - self._trials)
-        candidates = search.propose(count)
+        before = line.trials
+        candidates = self._candidates(line, search)
         results = self._measurer.measure(line.task.kernel, candidates, self._origin.threads)
         with contextlib.closing(results):
             for decisions, measured in results:
@@ -190,8 +192,17 @@ class Session:
                 self._tell(place, line, measured)
                 if self._over():
                     break
-        if not candidates or line.rule_s is None:
+        if line.trials == before or line.rule_s is None:
             line.share.open = False
+
+    def _candidates(self, line: _Line, search: Search) -> Iterator[Decisions]:
+        """A batch, proposed a few at a time, so that later ones know of earlier ones' times."""
+        left = BATCH if line.share.batches else FIRST_BATCH
+        if self._budget.trials is not None:
+            left = min(left, self._budget.trials - self._known - self._trials)
+        while left > 0 and (candidates := search.propose(min(left, AT_ONCE))):
+            yield from candidates
+            left -= len(candidates)
 
     def _keep(self, line: _Line, search: Search, decisions: Decisions, measured: Measured) -> None:
         """Write down the outcome of a trial."""
@@ -221,21 +232,20 @@ class Session:
             seconds, decisions = line.rivals.pop(text)
             if seconds > WON * ratio * rule_s:
                 break
-            kernel, threads = line.task.kernel, self._origin.threads
-            mine, other = self._measurer.alternate(kernel, [decisions, line.best], threads)
-            share = mine.seconds / other.seconds if not (mine.error or other.error) else 1.0
-            problem = self._measurer.check(kernel, decisions) if share <= WON else ""
+            kernel = line.task.kernel
+            share = duel(self._measurer, kernel, decisions, line.best, self._origin.threads)
+            won = share <= WON
+            problem = self._measurer.check(kernel, decisions) if won else ""
             if problem:
                 self._failed += 1
                 self._reasons[problem] += 1
                 self._append(line, decisions, seconds=None, valid=False)
                 search.tell(decisions, None)
-                continue
-            won = share <= WON
-            seconds = share * ratio * rule_s
-            self._append(line, decisions, seconds=seconds, valid=True, confirmed=won)
-            search.tell(decisions, seconds)
-            if won:
+            elif share < math.inf:
+                seconds = share * ratio * rule_s
+                self._append(line, decisions, seconds=seconds, valid=True, confirmed=won)
+                search.tell(decisions, seconds)
+            if won and not problem:
                 ratio, line.best = share * ratio, decisions
             if self._over():
                 break
@@ -262,7 +272,7 @@ class Session:
                 "failed": self._failed,
                 "trials_per_second": self._trials / elapsed,
                 "seconds_left": None if left is None else max(left - elapsed, 0.0),
-                "start_ms": 1e3 * self._start_s,
+                "start_ms": 1e3 * self.found.start_s,
                 "best_ms": 1e3 * self._latency(),
             }
         )

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from edgec.compiler import available_cpus, compile_model
 from edgec.errors import TuningError, UsageError
 from edgec.options import Options
 from edgec.peaks import processor_name
-from edgec.targets import Target, resolve
+from edgec.protocol import Ratio
+from edgec.targets import Target, resolve, runs_here
 from edgec.tune import whole
-from edgec.tune.measure import Measurer
+from edgec.tune.boards import Board, Local
+from edgec.tune.measure import BUILD_S, Measurer
 from edgec.tune.records import Store
 from edgec.tune.report import Found, Tuned
 from edgec.tune.session import Budget, OnEvent, Origin, Session
@@ -38,8 +41,8 @@ class Tuning:
         seed: of the search.
         only: operators; kernels without any of them are not tuned.
         threads: that run a kernel, 0 for all processors available.
-        on: where kernels are measured, as `edgec.tune.boards.board` reads it; none for here.
-        tracker: HOST:PORT of an RPC tracker, with the `key` of its servers.
+        boards: where kernels are measured.
+        build_s: that building a candidate may take.
     """
 
     records: Path
@@ -47,9 +50,8 @@ class Tuning:
     seed: int = 0
     only: Sequence[str] = ()
     threads: int = 0
-    on: Sequence[str] = ()
-    tracker: str = ""
-    key: str = ""
+    boards: Sequence[Board] = (Local(),)
+    build_s: float = BUILD_S
 
 
 def tune(
@@ -67,46 +69,89 @@ def tune(
 
     Raises:
         UsageError: several targets or sizes of a dimension at once; `only` names no operator.
-        TuningError: every candidate failed, or the records cannot be kept.
-        DeviceError: no board can be reached.
+        TuningError: every candidate failed, no board is left, or the records cannot be kept.
         EdgecError: whatever compiling the model raises.
     """
     target = _only_target(options)
     threads = tuning.threads or available_cpus()
     cache = cache or Cache.default()
-    store = Store(tuning.records)
+    measurer = partial(
+        Measurer,
+        target,
+        tuning.boards,
+        options.jobs,
+        build_s=tuning.build_s,
+        cache=cache,
+        on_note=lambda text: on_event({"event": "note", "text": text}),
+    )
+    runs = runs_here(target) and all(board.is_here for board in tuning.boards)
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         before, after = Path(folder) / "before.edgec", Path(folder) / "after.edgec"
-        plain = replace(options, records=None)
-        made = compile_model(model, before, plain, cache=cache, reuse=False, on_event=on_event)
+        by_rule = replace(options, records=None)
+        made = compile_model(model, before, by_rule, cache=cache, reuse=False, on_event=on_event)
         [(lowered, planned)] = made.lowered.values()
-        sample = whole.random_sample(before, Path(model))
-        chosen = tasks(
-            lowered, planned, whole.kernel_seconds(before, sample, threads), tuning.only
-        )
-        origin = Origin(
-            target=target,
-            threads=threads,
-            machine=processor_name(),
-            edgec=edgec.__version__,
-            tvm=metadata.version("apache-tvm"),
-            seed=tuning.seed,
-        )
+        on_event({"event": "stage", "stage": "profile", "state": "start"})
+        if runs:
+            sample = whole.random_sample(before, Path(model))
+            seconds = whole.kernel_seconds(before, sample, threads)
+        else:
+            seconds = whole.kernel_seconds_on(measurer, lowered, planned, threads)
+        chosen = tasks(lowered, planned, seconds, tuning.only)
         on_event(_described(chosen))
-        with Measurer(target, ()) as measurer:
-            session = Session(chosen, origin, measurer, store, tuning.budget, on_event)
-            try:
-                session.run()
-            except KeyboardInterrupt:
-                on_event({"event": "note", "text": _kept(session.found, tuning.records)})
-                raise
+        found = _search(chosen, measurer, _origin(target, threads, tuning), tuning, on_event)
+        by_records = replace(options, records=tuning.records)
+        compile_model(model, after, by_records, cache=cache, on_event=_without_notes(on_event))
+        if runs:
+            old, new = whole.alternate(before, after, sample, threads, on_event)
+            times, speedup = (old.median, new.median), Ratio.of(old, new)
+        else:
+            times = found.start_s, found.end_s
+            speedup = Ratio(*[times[0] / times[1]] * 3)
+    name = options.name or Path(model).stem
+    return Tuned(name, target.name, threads, tuning.records, found, *times, speedup, runs)
+
+
+def _search(
+    chosen: Tasks,
+    measurer: Callable[[], Measurer],
+    origin: Origin,
+    tuning: Tuning,
+    on_event: OnEvent,
+) -> Found:
+    """The trials. `TuningError` if no candidate was ever valid."""
+    with measurer() as started:
+        store = Store(tuning.records)
+        session = Session(chosen, origin, started, store, tuning.budget, on_event)
+        try:
+            session.run()
+        except KeyboardInterrupt:
+            text = (
+                f"stopped after {session.found.trials} trials, which are kept in "
+                f"{tuning.records}; the same command goes on from there"
+            )
+            on_event({"event": "note", "text": text})
+            raise
         found = session.found
-        if not found.valid + found.known_valid:
-            raise _all_failed(found)
-        tuned = replace(options, records=tuning.records)
-        compile_model(model, after, tuned, cache=cache, on_event=on_event)
-        old, new = whole.alternate(before, after, sample, threads, on_event)
-    return Tuned(Path(model).stem, target.name, threads, tuning.records, found, old, new)
+    if not found.valid + found.known_valid:
+        reasons = "; ".join(f"{count} of them: {why}" for why, count in found.reasons.most_common(3))
+        raise TuningError(
+            f"all {found.trials + found.known} candidates failed" + (reasons and f", {reasons}"),
+            where=str(tuning.records),
+            hint="the rules' own schedules are among them: the target, the board or the limits do "
+            "not fit; `edgec records prune` and another try forget nothing else",
+        )
+    return found
+
+
+def _origin(target: Target, threads: int, tuning: Tuning) -> Origin:
+    return Origin(
+        target=target,
+        threads=threads,
+        machine=processor_name(),
+        edgec=edgec.__version__,
+        tvm=metadata.version("apache-tvm"),
+        seed=tuning.seed,
+    )
 
 
 def _only_target(options: Options) -> Target:
@@ -136,17 +181,6 @@ def _described(found: Tasks) -> dict[str, Any]:
     }
 
 
-def _kept(found: Found, records: Path) -> str:
-    return (
-        f"stopped after {found.trials} trials, all of them kept in {records}; "
-        "the same command goes on from there"
-    )
-
-
-def _all_failed(found: Found) -> TuningError:
-    reasons = "; ".join(
-        f"{count} of them: {reason}" for reason, count in found.reasons.most_common(3)
-    )
-    return TuningError(
-        f"every candidate failed ({found.trials + found.known}): {reasons}",
-    )
+def _without_notes(on_event: OnEvent) -> OnEvent:
+    """For what is compiled a second time: its notes were told the first time."""
+    return lambda event: None if event["event"] == "note" else on_event(event)
