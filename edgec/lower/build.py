@@ -44,7 +44,7 @@ class Builders:
     """A pool of worker processes, started at once so that they load TVM while the caller works."""
 
     def __init__(self, jobs: int) -> None:
-        self._workers = [_Worker() for _ in range(max(1, jobs))]
+        self._workers = [Worker() for _ in range(max(1, jobs))]
 
     def __enter__(self) -> Builders:
         return self
@@ -88,7 +88,7 @@ class Builders:
         failures: dict[str, str] = {}
         lock = threading.Lock()
 
-        def drain(worker: _Worker) -> None:
+        def drain(worker: Worker) -> None:
             while not worker.stopped:
                 try:
                     name, key, request = jobs.get_nowait()
@@ -121,7 +121,7 @@ class Builders:
         return Build(done, cached)
 
 
-class _Worker:
+class Worker:
     """One worker process, replaced when it dies or takes too long, until it is stopped.
 
     `stop` may come from another thread than `ask`, as it does after Ctrl-C.
@@ -142,15 +142,20 @@ class _Worker:
             start_new_session=True,
         )
 
-    def ask(self, request: Request) -> Answer:
-        """Send a request and wait for its answer, for `TIME_LIMIT` seconds at most."""
+    @property
+    def pid(self) -> int:
+        """The process that answers now."""
+        return self._process.pid
+
+    def ask(self, request: Request, limit_s: float = TIME_LIMIT) -> Answer:
+        """Send a request and wait for its answer, for `limit_s` seconds at most."""
         late = threading.Event()
 
         def give_up() -> None:
             late.set()
             self._process.kill()
 
-        timer = threading.Timer(TIME_LIMIT, give_up)
+        timer = threading.Timer(limit_s, give_up)
         timer.start()
         started = time.monotonic()
         try:
