@@ -198,10 +198,13 @@ def _tune(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="BOARD",
-        help="measure there: ssh:USER@HOST, qemu; may be repeated",
+        help="measure there: ssh:USER@HOST, or local; may be repeated",
     )
     parser.add_argument("--tracker", metavar="HOST:PORT", help="measure on a fleet of TVM servers")
     parser.add_argument("--key", metavar="NAME", help="of the fleet's servers")
+    parser.add_argument(
+        "--build-limit", default="30s", metavar="TIME", help="that building one kernel may take"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the latency over time")
     parser.add_argument(
         "--shape", action="append", default=[], metavar="INPUT=1x3x224x224", help="bind an input"

@@ -167,9 +167,7 @@ class Compilation:
             self.cache.put("artifact", key, output.read_bytes())
             self.cache.put("notes", key, json.dumps(self.notes).encode())
         facts = read_manifest(output)
-        return Result(
-            output, facts, self.seconds, self.passes, stored is not None, self.lowered
-        )
+        return Result(output, facts, self.seconds, self.passes, stored is not None, self.lowered)
 
     def build(self, name: str, chosen: Sequence[Target], digest: str, output: Path) -> None:
         """Every variant, proved, into one artifact."""

@@ -9,6 +9,7 @@ from edgec.commands import arguments
 from edgec.display import Display
 from edgec.errors import UsageError
 from edgec.options import Options
+from edgec.tune.boards import Board, Local, board
 from edgec.tune.plot import check_plot, plot
 from edgec.tune.session import Budget
 from edgec.tune.tune import Tuning
@@ -20,8 +21,6 @@ DEFAULT_TIME = "10m"
 
 def tune(args: argparse.Namespace, display: Display) -> int:
     """Find faster kernels for a model, and keep them in a store of records."""
-    if bool(args.tracker) != bool(args.key):
-        raise UsageError("a tracker and the key of its servers go together", where="--tracker")
     if args.plot is not None:
         check_plot(args.plot)
     options = Options(
@@ -43,9 +42,8 @@ def tune(args: argparse.Namespace, display: Display) -> int:
         seed=args.seed,
         only=[operator for text in args.only for operator in text.split(",")],
         threads=args.threads,
-        on=args.on,
-        tracker=args.tracker or "",
-        key=args.key or "",
+        boards=_boards(args),
+        build_s=arguments.seconds(args.build_limit, "--build-limit"),
     )
     tuned = search(args.model, options, tuning, on_event=View(display).event)
     if args.plot is not None:
@@ -68,6 +66,13 @@ def tune_before(model: str, options: Options, time: str, display: Display) -> No
 def default_records(model: str) -> Path:
     """Where the records of a model are kept unless the user says otherwise."""
     return Path(Path(model).stem + ".records")
+
+
+def _boards(args: argparse.Namespace) -> list[Board]:
+    """Where kernels are measured: this machine unless others are named."""
+    if bool(args.tracker) != bool(args.key):
+        raise UsageError("a tracker and the key of its servers go together", where="--tracker")
+    return [board(text) for text in args.on] or [Local()]
 
 
 def _budget(time: str | None, trials: int | None) -> Budget:

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -102,7 +102,7 @@ class Measurer:
 
     def measure(
         self, kernel: Kernel, candidates: Iterable[Decisions], threads: int
-    ) -> Iterator[tuple[Decisions, Measured]]:
+    ) -> Generator[tuple[Decisions, Measured]]:
         """The candidates with their times, as they come; failures are results too.
 
         `candidates` is read as far ahead as keeps builds and boards busy, so it may be a generator

@@ -126,10 +126,10 @@ class Tuned:
 
     def outcome(self) -> str:
         """Before and after in one line."""
-        how = f"({self.speedup.p10:.2f} to {self.speedup.p90:.2f})" if self.measured else "(estimated)"
+        spread = f"{self.speedup.p10:.2f} to {self.speedup.p90:.2f}"
         return (
             f"{duration(self.before_s)} before, {duration(self.after_s)} after, "
-            f"{self.speedup.value:.2f}x {how}"
+            f"{self.speedup.value:.2f}x ({spread if self.measured else 'estimated'})"
         )
 
     def table(self) -> str:

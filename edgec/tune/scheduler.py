@@ -8,6 +8,7 @@ long run a task gets the more batches the more time it takes of the model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -52,7 +53,7 @@ class Share:
         done = len(self.batches)
         recent = self.batches[-MEMORY:]
         again = AGAIN * sum(recent) / len(recent) if recent else 0.0
-        expected = max(HOPE / (1 + done) ** DECAY, again)
+        expected = max(HOPE / math.pow(1 + done, DECAY), again)
         cost = self.spent / done if done else SECONDS_A_BATCH
         return self.left * expected / max(cost, 1e-3)
 

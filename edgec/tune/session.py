@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgec.targets import Target
-from edgec.targets.cpu.knobs import SPACE_VERSION
 from edgec.tune.duel import duel
 from edgec.tune.known import Decisions, Known, as_text
 from edgec.tune.measure import Measured, Measurer
-from edgec.tune.records import Record, Store, features_key, timestamp
+from edgec.tune.origin import Origin
+from edgec.tune.records import Store
 from edgec.tune.report import Found, TaskReport
 from edgec.tune.scheduler import Share, best_promise, latency
 from edgec.tune.search import Search
@@ -46,40 +45,6 @@ class Budget:
 
     seconds: float | None = None
     trials: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """What the records of a run have in common."""
-
-    target: Target
-    threads: int
-    machine: str
-    edgec: str
-    tvm: str
-    seed: int
-
-    def key(self, task: Task) -> tuple[str, int, str, int]:
-        """Of the records of `task`: kernel, space, target, threads."""
-        return task.key, SPACE_VERSION, features_key(self.target), self.threads
-
-    def record(self, task: Task, decisions: Decisions, **facts: Any) -> Record:
-        """A record of one candidate, made now."""
-        kernel, space, target, threads = self.key(task)
-        return Record(
-            kernel=kernel,
-            space=space,
-            target=target,
-            threads=threads,
-            decisions=decisions,
-            machine=self.machine,
-            date=timestamp(),
-            edgec=self.edgec,
-            tvm=self.tvm,
-            seed=self.seed,
-            label=task.label,
-            **facts,
-        )
 
 
 @dataclass
@@ -127,6 +92,7 @@ class Session:
             known = Known(mine, origin.machine)
             best, ratio = known.incumbent()
             self._lines.append(_Line(task, known, Share(task.seconds, ratio), best, len(known)))
+        self._start_s = tasks.rest + sum(task.seconds for task in tasks.chosen)
         self._known = sum(map(len, (line.known for line in self._lines)))
         self._trials = self._failed = 0
         self._reasons: Counter[str] = Counter()
@@ -178,8 +144,7 @@ class Session:
         for _, measured in self._measurer.measure(line.task.kernel, [RULE], self._origin.threads):
             line.rule_s = None if measured.error else measured.seconds
         for decisions, ratio in line.known.outcomes():
-            known = ratio is not None and line.rule_s is not None
-            search.tell(decisions, ratio * line.rule_s if known else None)
+            search.tell(decisions, None if ratio is None else ratio * (line.rule_s or 1.0))
         return search
 
     def _batch(self, place: int, line: _Line, search: Search) -> None:
@@ -218,9 +183,7 @@ class Session:
             line.rule_s = measured.seconds
         else:
             line.rivals[as_text(decisions)] = measured.seconds, decisions
-        self._append(
-            line, decisions, seconds=measured.seconds, valid=True, spread=measured.spread
-        )
+        self._append(line, decisions, seconds=measured.seconds, valid=True, spread=measured.spread)
         search.tell(decisions, measured.seconds)
 
     def _duels(self, line: _Line, search: Search) -> float:
@@ -272,7 +235,7 @@ class Session:
                 "failed": self._failed,
                 "trials_per_second": self._trials / elapsed,
                 "seconds_left": None if left is None else max(left - elapsed, 0.0),
-                "start_ms": 1e3 * self.found.start_s,
+                "start_ms": 1e3 * self._start_s,
                 "best_ms": 1e3 * self._latency(),
             }
         )

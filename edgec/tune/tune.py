@@ -1,6 +1,6 @@
 """`tune`: measure a model's kernels under other choices than the rules', and keep what is faster.
 
-    compile by the rules -> time every kernel -> tasks -> trials -> compile by the records -> compare
+compile by the rules -> time every kernel -> tasks -> trials -> compile by the records -> compare
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from edgec.targets import Target, resolve, runs_here
 from edgec.tune import whole
 from edgec.tune.boards import Board, Local
 from edgec.tune.measure import BUILD_S, Measurer
+from edgec.tune.origin import Origin
 from edgec.tune.records import Store
 from edgec.tune.report import Found, Tuned
-from edgec.tune.session import Budget, OnEvent, Origin, Session
+from edgec.tune.session import Budget, OnEvent, Session
 from edgec.tune.task import Tasks, tasks
 
 
@@ -133,7 +134,9 @@ def _search(
             raise
         found = session.found
     if not found.valid + found.known_valid:
-        reasons = "; ".join(f"{count} of them: {why}" for why, count in found.reasons.most_common(3))
+        reasons = "; ".join(
+            f"{count} of them: {why}" for why, count in found.reasons.most_common(3)
+        )
         raise TuningError(
             f"all {found.trials + found.known} candidates failed" + (reasons and f", {reasons}"),
             where=str(tuning.records),

@@ -45,9 +45,7 @@ class View:
         if self._display.as_json or event["event"] not in ("tasks", "tuning"):
             self._display.event(event)
         elif event["event"] == "tasks":
-            self._rows = [
-                _Row(task["label"], task["ms"], task["share"]) for task in event["tasks"]
-            ]
+            self._rows = [_Row(task["label"], task["ms"], task["share"]) for task in event["tasks"]]
             shares = sum(row.share for row in self._rows)
             self._display.event(
                 {

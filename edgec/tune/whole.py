@@ -9,8 +9,8 @@ from typing import Any
 
 from edgec import protocol
 from edgec.data import Sample, index_limits, open_data
-from edgec.peers import EngineProcess
 from edgec.lower.extract import Lowered
+from edgec.peers import EngineProcess
 from edgec.plan import Plan
 from edgec.profile import profile
 from edgec.program import Call, Repeat, Select, Step
