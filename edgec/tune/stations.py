@@ -31,6 +31,7 @@ RETURNS_S = (1.0, 4.0, 10.0)
 _LOSSES = 2
 """A candidate that was being measured when so many boards were lost is held to be the cause."""
 _GRACE_S = 20.0
+_LEAVE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Station:
         self._jobs = jobs
         self._apart = apart
         self._on_note = on_note
-        self._connection: Connection | None = None
+        self._connection = Connection(board)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -110,14 +111,12 @@ class Station:
         """Leave the board; what is being measured there is never done."""
         self._closing.set()
         self._jobs.put(None)
-        connection = self._connection
-        if connection is not None:
-            connection.kill()
-        self._thread.join()
+        self._connection.end()
+        self._thread.join(_LEAVE_S)
 
     def _serve(self) -> None:
         try:
-            self._connection = self._connect()
+            self._host = self._connection.start(self._target, self._cache)
             while (job := self._jobs.get()) is not None and not self._closing.is_set():
                 if not job.dropped():
                     self._take(job)
@@ -126,20 +125,13 @@ class Station:
             if not self._closing.is_set():
                 self._on_note(f"board lost: {error.where or self.board.name}: {error.what}")
         finally:
-            if self._connection is not None:
-                self._connection.close()
-
-    def _connect(self) -> Connection:
-        return Connection(self.board, self._target, self._cache)
+            self._connection.close()
 
     def _take(self, job: Job) -> None:
         """Measure a job; DeviceError when the board is lost for good, the job put back."""
-        if self._connection is None:
-            raise DeviceError("is not connected", where=self.board.name)
         try:
-            measured = self._measure(self._connection, job)
+            measured = self._measure(job)
         except DeviceError as error:
-            self._connection.close()
             job.losses += 1
             if job.losses < _LOSSES:
                 self._jobs.put(job)
@@ -153,12 +145,13 @@ class Station:
 
     def _return(self, error: DeviceError) -> None:
         """Connect again, or raise what the board was lost by."""
-        self._connection = None
         for pause in RETURNS_S:
+            self._connection.close()
             if self._closing.wait(pause):
                 break
+            self._connection = Connection(self.board)
             try:
-                self._connection = self._connect()
+                self._host = self._connection.start(self._target, self._cache)
             except DeviceError as another:
                 error = another
             else:
@@ -166,16 +159,16 @@ class Station:
                 return
         raise error
 
-    def _measure(self, connection: Connection, job: Job) -> Measured:
+    def _measure(self, job: Job) -> Measured:
         started = time.perf_counter()
-        image = link(job.built.object, job.symbol, connection.host.imports)
+        image = link(job.built.object, job.symbol, self._host.imports)
         cost = Cost(job.built.seconds, time.perf_counter() - started)
         cpu = self._cpu if job.asked.threads == 1 else -1
         asked = replace(job.asked, cpu=cpu)
         request = trial_request(job.kernel, image, job.built.scratch_bytes, asked, job.effort)
         times: list[float] = []
         for _ in range(1 + AGAIN):
-            outcome, transfer = self._ask(connection, request, job)
+            outcome, transfer = self._ask(request, job)
             cost = replace(
                 cost,
                 transfer=cost.transfer + transfer,
@@ -193,11 +186,11 @@ class Station:
         output = outcome.outputs if job.asked.outputs else None
         return Measured(float(low), spread, "", output, self.board.name, cost)
 
-    def _ask(self, connection: Connection, request: bytes, job: Job) -> tuple[Outcome, float]:
+    def _ask(self, request: bytes, job: Job) -> tuple[Outcome, float]:
         """One answer, and the seconds its way took."""
         with self._apart(job.asked.threads):
             started = time.perf_counter()
-            answer = connection.ask(request, job.effort.limit_s + _GRACE_S)
+            answer = self._connection.ask(request, job.effort.limit_s + _GRACE_S)
             took = time.perf_counter() - started
         outcome = read_outcome(answer, job.effort.bursts)
         return outcome, took - outcome.prepare_s - outcome.run_s
