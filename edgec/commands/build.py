@@ -40,6 +40,10 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
         require=args.require,
         jobs=args.jobs,
     )
+    if args.tune:
+        from edgec.commands.tune import tune_before
+
+        options = tune_before(args.model, options, args.tune, display)
     print_after = frozenset(args.print_after)
     if args.emit:
         written = emit_forms(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from edgec.commands import arguments
@@ -11,6 +12,7 @@ from edgec.errors import UsageError
 from edgec.options import Options
 from edgec.tune.boards import Board, Local, board
 from edgec.tune.plot import check_plot, plot
+from edgec.tune.rpc import fleet
 from edgec.tune.session import Budget
 from edgec.tune.tune import Tuning
 from edgec.tune.tune import tune as search
@@ -52,15 +54,14 @@ def tune(args: argparse.Namespace, display: Display) -> int:
     return 0
 
 
-def tune_before(model: str, options: Options, time: str, display: Display) -> None:
-    """Tune for `edgec compile --tune`, into the records that `options` name; say what it gained."""
-    if options.records is None:
-        raise UsageError("tuning needs a place for its records", where="--tune")
-    tuning = Tuning(
-        records=options.records, budget=Budget(seconds=arguments.seconds(time, "--tune"))
-    )
+def tune_before(model: str, options: Options, time: str, display: Display) -> Options:
+    """Tune for `edgec compile --tune`, say what it gained, and return the options to compile with:
+    those given, with the records."""
+    records = options.records or default_records(model)
+    tuning = Tuning(records=records, budget=Budget(seconds=arguments.seconds(time, "--tune")))
     tuned = search(model, options, tuning, on_event=View(display).event)
     display.event({"event": "text", "text": tuned.table()})
+    return replace(options, records=records)
 
 
 def default_records(model: str) -> Path:
@@ -72,7 +73,8 @@ def _boards(args: argparse.Namespace) -> list[Board]:
     """Where kernels are measured: this machine unless others are named."""
     if bool(args.tracker) != bool(args.key):
         raise UsageError("a tracker and the key of its servers go together", where="--tracker")
-    return [board(text) for text in args.on] or [Local()]
+    named = [board(text) for text in args.on]
+    return [*named, *fleet(args.tracker, args.key)] if args.tracker else named or [Local()]
 
 
 def _budget(time: str | None, trials: int | None) -> Budget:
