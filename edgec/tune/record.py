@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from edgec.tune import trace
+
 if TYPE_CHECKING:
     from edgec.targets import Target
 
@@ -90,9 +92,12 @@ class Record:
         return self.baseline / self.seconds if self.baseline and self.seconds else None
 
 
-def timestamp() -> str:
-    """The time, as records write it: 2026-01-31T12:00:00.000000Z."""
-    nanoseconds = time.time_ns()
+def timestamp(nanoseconds: int | None = None) -> str:
+    """A time, by default now, as records write it: 2026-01-31T12:00:00.000000Z.
+
+    `nanoseconds` count from the beginning of 1970.
+    """
+    nanoseconds = time.time_ns() if nanoseconds is None else nanoseconds
     seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(nanoseconds // 10**9))
     return f"{seconds}.{nanoseconds // 1000 % 10**6:06}Z"
 
@@ -206,6 +211,8 @@ def _check_decisions(decisions: object) -> None:
                 raise NotARecord(f"decisions: the text of '{knob}' is too long or not printable")
         elif type(value) is not int or value not in _INTEGERS:
             raise NotARecord(f"decisions: '{knob}' is neither an integer nor a text")
+    if trace.KNOB in decisions and (problem := trace.problem_of(str(decisions[trace.KNOB]))):
+        raise NotARecord(f"decisions: {problem}")
 
 
 def _is_number(value: object) -> bool:

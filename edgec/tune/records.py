@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +131,19 @@ class Store:
             torn, foreign = torn + scan.torn, foreign + scan.foreign
         added = len(known) - before
         return Merged(added, seen - added, torn, foreign)
+
+    def add(self, records: Iterable[Record]) -> Merged:
+        """Keep those of `records` that are not there yet. Raises TuningError as `append` does."""
+        known = {_identity(payload) for _, payload in _Scan(self._journal)}
+        new: dict[bytes, Record] = {}
+        seen = 0
+        for record in records:
+            seen += 1
+            if (identity := _identity(encode(record))) not in known:
+                new[identity] = record
+        if new:
+            self.append(*new.values())
+        return Merged(len(new), seen - len(new), 0, 0)
 
     def prune(self) -> Pruned:
         """Leave of each key the best, and each machine's time of the rule's own choice.
