@@ -154,7 +154,7 @@ def decode(data: bytes) -> Record:
         NotARecord: it is none, or holds more or other than a record may.
     """
     try:
-        facts = json.loads(data, parse_constant=_refuse)
+        facts = _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise NotARecord(f"no JSON: {type(error).__name__}") from error
     if not isinstance(facts, dict):
@@ -194,6 +194,11 @@ def _checked(facts: Mapping[str, Any]) -> Record:
     return record
 
 
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 _NAMES = tuple(item.name for item in fields(Record))
 _INTEGER_FIELDS = ("space", "threads", "seed")
 _FLOAT_FIELDS = ("seconds", "baseline", "spread")
@@ -224,7 +229,3 @@ def _is_number(value: object) -> bool:
 def _printable(text: str) -> str:
     """A text for people, cut and cleaned: no measurement is to be lost for its label."""
     return "".join(each if each.isprintable() else "?" for each in text[:TEXT_LIMIT])
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
