@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgec import __version__
+from edgec.commands import recordsoptions
 from edgec.display import Display
 from edgec.errors import EXIT_INTERRUPTED, EdgecError, UsageError
 
@@ -82,7 +83,8 @@ def _parser() -> _Parser:
     _profile(verbs.add_parser("profile", help="show where the time of a run goes"))
     _export(verbs.add_parser("export", help="write libraries and headers for C and C++"))
     _inspect(verbs.add_parser("inspect", help="show what a model or an artifact is"))
-    _records(verbs.add_parser("records", help="show and keep what tuning found"))
+    records = verbs.add_parser("records", help="show and keep what tuning found")
+    recordsoptions.add_actions(records, _Parser, _common)
     _targets(verbs.add_parser("targets", help="list the targets, or describe one"))
     _passes(verbs.add_parser("passes", help="list the passes, or describe one"))
     _doctor(verbs.add_parser("doctor", help="check this installation"))
@@ -377,27 +379,6 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="an ONNX model or an artifact")
     parser.add_argument("--shape", action="append", default=[], metavar="INPUT=1x3x224x224")
     parser.add_argument("--dim", action="append", default=[], metavar="NAME=SIZE")
-
-
-def _records(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
-    for name, about in (
-        ("list", "one line per tuned kernel"),
-        ("show", "the best of each kernel, in full"),
-        ("merge", "add what other stores hold"),
-        ("export", "write the best to one file, or what MetaSchedule reads"),
-        ("prune", "leave the best and the rule's own times"),
-        ("check", "say what in a store is damaged; exit 11 if anything is"),
-    ):
-        verb = verbs.add_parser(name, help=about)
-        _common(verb, f"records:{name}_")
-        verb.add_argument("store", type=Path, metavar="DIR", help="a store, or a file of records")
-        if name in ("list", "show"):
-            verb.add_argument("pattern", nargs="?", default="", help="of a kernel's key or label")
-        if name == "merge":
-            verb.add_argument("sources", type=Path, nargs="*", metavar="SOURCE", help="as DIR")
-        if name == "export":
-            verb.add_argument("output", type=Path, metavar="FILE")
 
 
 def _targets(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`edgec records`: what tuning found, looked at, brought together and kept small."""
+"""`edgec records list`, `show`, `prune` and `check`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from edgec.display import Display
-from edgec.errors import TuningError, UsageError
+from edgec.errors import TuningError
 from edgec.report import duration, table
 from edgec.tune.records import Reading, Store
 from edgec.tune.summary import Entry, entries
@@ -33,52 +33,29 @@ def list_(args: argparse.Namespace, display: Display) -> int:
     ]
     header = ("kernel", "key", "target", "threads", "records", "failed", "best", "gain")
     text = table(header, rows, text=(0, 1, 2)) if rows else "no records"
-    display.result(_facts(args, reading, found), f"{text}{_complaint(reading)}")
+    display.result(_facts(args, reading, found), f"{text}{complaint(reading)}")
     return 0
 
 
-def show_(args: argparse.Namespace, display: Display) -> int:
+def show(args: argparse.Namespace, display: Display) -> int:
     """The best of each kernel with its decisions and where it comes from."""
     reading, found = _entries(args)
     text = "\n\n".join(_card(entry) for entry in found) or "no records"
-    display.result(_facts(args, reading, found), f"{text}{_complaint(reading)}")
+    display.result(_facts(args, reading, found), f"{text}{complaint(reading)}")
     return 0
 
 
-def merge_(args: argparse.Namespace, display: Display) -> int:
-    """Add what other stores hold."""
-    if not args.sources:
-        raise UsageError("there is nothing to merge", hint="name other stores after DIR")
-    sources = [Store(path) for path in args.sources]
-    for source in sources:
-        source.require()
-    done = Store(args.store).merge(*sources)
-    text = f"{done.added} records added, {done.known} known before"
-    display.result(dataclasses.asdict(done), f"{text}{_complaint(done)}")
-    return 0
-
-
-def export_(args: argparse.Namespace, display: Display) -> int:
-    """Write the best records to one file."""
-    store = Store(args.store)
-    store.require()
-    written = store.export(args.output)
-    facts = {"path": str(args.output), "records": written}
-    display.result(facts, f"{args.output}: {written} records")
-    return 0
-
-
-def prune_(args: argparse.Namespace, display: Display) -> int:
+def prune(args: argparse.Namespace, display: Display) -> int:
     """Leave the best of each kernel, and each machine's time of the rule's own choice."""
     store = Store(args.store)
     store.require()
     done = store.prune()
     text = f"{done.kept} records kept, {done.dropped} dropped"
-    display.result(dataclasses.asdict(done), f"{text}{_complaint(done)}")
+    display.result(dataclasses.asdict(done), f"{text}{complaint(done)}")
     return 0
 
 
-def check_(args: argparse.Namespace, display: Display) -> int:
+def check(args: argparse.Namespace, display: Display) -> int:
     """Say what in a store is no record."""
     store = Store(args.store)
     store.require()
@@ -91,7 +68,7 @@ def check_(args: argparse.Namespace, display: Display) -> int:
         "foreign": reading.foreign,
         "problems": [dataclasses.asdict(problem) for problem in reading.problems],
     }
-    display.result(facts, "\n".join(lines) + _complaint(reading))
+    display.result(facts, "\n".join(lines) + complaint(reading))
     return _DAMAGED if reading.torn or reading.foreign else 0
 
 
@@ -144,7 +121,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
 
 
-def _complaint(counts: Any) -> str:
+def complaint(counts: Any) -> str:
     """What of the lines were no records, if any."""
     if not counts.torn and not counts.foreign:
         return ""

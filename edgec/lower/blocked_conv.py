@@ -15,6 +15,9 @@ from edgec.lower.context import Context, Shape
 from edgec.lower.image import Blocked, spread
 from edgec.lower.window import Window, window
 
+_CHANNELS_FIRST = (0, 3, 1, 2)
+"""Axes by which an image [N, H, W, C] becomes [N, C, H, W]."""
+
 
 def conv(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     """Convolutions of float32 images by constant weights."""
@@ -52,7 +55,8 @@ def image_shape(ctx: Context, x: Any) -> Shape | None:
 
 
 def _dense(ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window) -> relax.Expr:
-    """The sum over input channels in blocks where they come so, else one by one."""
+    """The sum over input channels in blocks where they come so, else one by one; a plain image that
+    was transposed to have its channels first is read as it was."""
     block, channels = ctx.block, shape[1]
     whole = isinstance(x, Blocked) and channels % block == 0
     taps = spread(weight, 0, block)
@@ -65,8 +69,11 @@ def _dense(ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window) ->
     else:
         taps = np.ascontiguousarray(taps)
 
+    data = x.expr if isinstance(x, Blocked) else x
+    source = ctx.before_transpose(data, _CHANNELS_FIRST)
+
     def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
-        padded = padded_for(data, w)
+        padded = padded_for(data, w, 2 if source is None else 1)
         kh, kw = (te.reduce_axis((0, k), f"k{a}") for a, k in enumerate(w.kernel))
         if whole:
             outer = te.reduce_axis((0, channels // block), "ib")
@@ -87,15 +94,16 @@ def _dense(ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window) ->
                 value = padded(n, at // block, row, column, at % block)
                 factor = filt(o, at, kh.var, kw.var, v)
             else:
-                value = padded(n, channel.var, row, column)
-                factor = filt(o, channel.var, kh.var, kw.var, v)
+                at = channel.var
+                here = (at, row, column) if source is None else (row, column, at)
+                value = padded(n, *here)
+                factor = filt(o, at, kh.var, kw.var, v)
             return te.sum(value * factor, axis=axes)
 
         out = (shape[0], taps.shape[0], *w.sizes, block)
         return te.compute(out, element, name="conv2d_blocked")
 
-    data = x.expr if isinstance(x, Blocked) else x
-    return ctx.te("conv2d", compute, data, ctx.const(taps))
+    return ctx.te("conv2d", compute, data if source is None else source, ctx.const(taps))
 
 
 def _winograd_size(ctx: Context, weight: np.ndarray, w: Window) -> int:

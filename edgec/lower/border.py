@@ -10,27 +10,31 @@ from edgec.lower.context import literal
 from edgec.lower.window import Window
 
 
-def bordered(data: te.Tensor, top: int, left: int, rows: int, columns: int) -> te.Tensor:
+def bordered(
+    data: te.Tensor, top: int, left: int, rows: int, columns: int, space: int = 2
+) -> te.Tensor:
     """`data` [N, C, H, W] or [N, C / b, H, W, b] inside of zeros, `rows` by `columns` in all; rows
-    and columns that nobody asks for are not there. The image itself where nothing is added."""
-    height, width = int(data.shape[2]), int(data.shape[3])
+    and columns that nobody asks for are not there. The image itself where nothing is added.
+    `space` is the axis of its rows, which that of its columns follows."""
+    height, width = int(data.shape[space]), int(data.shape[space + 1])
     if not top and not left and rows <= height and columns <= width:
         return data
 
-    def element(n: Any, c: Any, i: Any, j: Any, *lane: Any) -> Any:
+    def element(*index: Any) -> Any:
+        (*before, i, j), after = index[: space + 2], index[space + 2 :]
         inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width)
-        return tirx.if_then_else(
-            inside, data(n, c, i - top, j - left, *lane), literal(0, "float32")
-        )
+        value = data(*before, i - top, j - left, *after)
+        return tirx.if_then_else(inside, value, literal(0, "float32"))
 
-    return te.compute((*data.shape[:2], rows, columns, *data.shape[4:]), element, name="pad")
+    shape = (*data.shape[:space], rows, columns, *data.shape[space + 2 :])
+    return te.compute(shape, element, name="pad")
 
 
-def padded_for(data: te.Tensor, w: Window) -> te.Tensor:
+def padded_for(data: te.Tensor, w: Window, space: int = 2) -> te.Tensor:
     """The image with zeros where windows reach beyond it; itself where none does."""
     rows, columns = (
         (size - 1) * stride + reach
         for size, stride, reach in zip(w.sizes, w.strides, w.reach, strict=True)
     )
     top, left = w.before
-    return bordered(data, top, left, rows, columns)
+    return bordered(data, top, left, rows, columns, space)

@@ -190,6 +190,11 @@ class Worker:
                 stream.close()
 
 
+def kernel_key(function: tirx.PrimFunc) -> str:
+    """What tuning knows a kernel by: the same for the same unscheduled kernel in every model."""
+    return key_of(_structure(function))[:32]
+
+
 def symbol_of(function: tirx.PrimFunc, overwrites: tuple[int, int] | None = None) -> str:
     """The symbol a kernel's object defines: the same for the same kernel in every model."""
     return f"k{key_of(_structure(function), overwrites)[:16]}"

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
-from tvm.ir import Constant
+from tvm.ir import Constant, Op
 
 from edgec.errors import LoweringError
 from edgec.lower.loops import extern
@@ -72,6 +72,9 @@ def held_dtype(dtype: Any) -> str:
     """The TVM dtype that holds elements of a numpy dtype; raises Refused for strings."""
     name = np.dtype(dtype).name
     return tensor_dtype(WIDER.get(name, dtype))
+
+
+_PERMUTE = Op.get("relax.permute_dims")
 
 
 class Context:
@@ -284,6 +287,13 @@ class Context:
         if moved == sorted(moved):
             return self.reshape(expr, tuple(shape[a] for a in axes))
         return self.emit(relax.op.permute_dims(expr, axes))
+
+    def before_transpose(self, expr: relax.Expr, axes: tuple[int, ...]) -> relax.Expr | None:
+        """What `expr` is with its axes permuted by `axes`; None where it is nothing of the kind."""
+        value = self.builder.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        if not isinstance(value, relax.Call) or value.op != _PERMUTE:
+            return None
+        return value.args[0] if tuple(map(int, value.attrs.axes)) == axes else None
 
     def broadcast(self, expr: relax.Expr, shape: Shape) -> relax.Expr:
         if self.shape(expr) == shape:

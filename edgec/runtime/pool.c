@@ -10,10 +10,10 @@
  * next job.
  */
 #define _GNU_SOURCE
-#include <fenv.h>
 #include <signal.h>
 #include <time.h>
 
+#include "rounding.h"
 #include "runtime.h"
 
 static __thread edgec_lane *current_lane;
@@ -132,14 +132,12 @@ static void start_workers(edgec_pool *pool) {
 static void borrowed_lane(void *argument, uint32_t index) {
   edgec_pool *pool = argument;
   edgec_lane *previous = current_lane;
-  fenv_t environment;
   if (index >= pool->lane_count) return;
-  fegetenv(&environment);
-  fesetenv(FE_DFL_ENV);
+  edgec_rounding before = edgec_round_to_nearest();
   current_lane = &pool->lanes[index];
   work(pool, index);
   current_lane = previous;
-  fesetenv(&environment);
+  edgec_round_as_before(&before);
 }
 
 static void wait_until_finished(edgec_pool *pool) {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
 /* A run: checks of the caller's buffers, execution of the program's steps, what is left behind. */
-#include <fenv.h>
-
+#include "rounding.h"
 #include "runtime.h"
 
 static int overlap(const void *a, uint64_t a_bytes, const void *b, uint64_t b_bytes) {
@@ -116,14 +115,12 @@ edgec_status edgec_run_once(instance *self, const void *const *inputs, void *con
     self->pointers[self->caller[i]] = (void *)during_run(self, arg, inputs, outputs);
   }
 
-  fenv_t environment;
-  fegetenv(&environment);
-  fesetenv(FE_DFL_ENV);
+  edgec_rounding before = edgec_round_to_nearest();
   edgec_lane *previous = edgec_pool_enter(&self->pool);
   if (self->step_ns) self->clock_ns = edgec_now_ns();
   edgec_status status = execute(self, 0, program->step_count);
   edgec_pool_leave(previous);
-  fesetenv(&environment);
+  edgec_round_as_before(&before);
   if (status) return status;
 
   for (uint32_t i = 0; i < self->base.model->state_count; i++) {

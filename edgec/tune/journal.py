@@ -16,7 +16,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,11 +62,11 @@ class Journal:
 
     path: Path
 
-    def lines(self) -> Iterator[tuple[int, bytes]]:
+    def lines(self, skip: Callable[[bytes], bool] | None = None) -> Iterator[tuple[int, bytes]]:
         """Numbers and contents of the lines, without line breaks; there are none without a file.
 
         What follows on the same line after one that was torn comes as a line of its own. Of a line
-        that exceeds `LINE_LIMIT`, the content is empty.
+        that exceeds `LINE_LIMIT`, the content is empty. Lines that `skip` is true of are left out.
 
         Raises:
             TuningError: the file cannot be read, or is no file.
@@ -82,7 +82,7 @@ class Journal:
             while True:
                 try:
                     line = stream.readline(LINE_LIMIT)
-                    long = len(line) == LINE_LIMIT and not line.endswith(b"\n")
+                    long = len(line) == LINE_LIMIT and line[-1:] != b"\n"
                     while long and stream.readline(LINE_LIMIT)[-1:] not in (b"\n", b""):
                         pass
                 except OSError as error:
@@ -90,10 +90,14 @@ class Journal:
                 if not line:
                     return
                 number += 1
+                after = line.find(_START, 1)
+                if after < 0 and skip is not None and skip(line):
+                    continue
                 line = b"" if long else line.removesuffix(b"\n")
-                while (after := line.find(_START, 1)) > 0:
+                while after > 0:
                     yield number, line[:after]
                     line = line[after:]
+                    after = line.find(_START, 1)
                 yield number, line
 
     def append(self, payloads: Sequence[bytes]) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from edgec.tune import trace
+
 if TYPE_CHECKING:
     from edgec.targets import Target
 
@@ -90,9 +92,12 @@ class Record:
         return self.baseline / self.seconds if self.baseline and self.seconds else None
 
 
-def timestamp() -> str:
-    """The time, as records write it: 2026-01-31T12:00:00.000000Z."""
-    nanoseconds = time.time_ns()
+def timestamp(nanoseconds: int | None = None) -> str:
+    """A time, by default now, as records write it: 2026-01-31T12:00:00.000000Z.
+
+    `nanoseconds` count from the beginning of 1970.
+    """
+    nanoseconds = time.time_ns() if nanoseconds is None else nanoseconds
     seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(nanoseconds // 10**9))
     return f"{seconds}.{nanoseconds // 1000 % 10**6:06}Z"
 
@@ -149,7 +154,7 @@ def decode(data: bytes) -> Record:
         NotARecord: it is none, or holds more or other than a record may.
     """
     try:
-        facts = json.loads(data, parse_constant=_refuse)
+        facts = _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise NotARecord(f"no JSON: {type(error).__name__}") from error
     if not isinstance(facts, dict):
@@ -189,6 +194,11 @@ def _checked(facts: Mapping[str, Any]) -> Record:
     return record
 
 
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 _NAMES = tuple(item.name for item in fields(Record))
 _INTEGER_FIELDS = ("space", "threads", "seed")
 _FLOAT_FIELDS = ("seconds", "baseline", "spread")
@@ -206,6 +216,8 @@ def _check_decisions(decisions: object) -> None:
                 raise NotARecord(f"decisions: the text of '{knob}' is too long or not printable")
         elif type(value) is not int or value not in _INTEGERS:
             raise NotARecord(f"decisions: '{knob}' is neither an integer nor a text")
+    if trace.KNOB in decisions and (problem := trace.problem_of(str(decisions[trace.KNOB]))):
+        raise NotARecord(f"decisions: {problem}")
 
 
 def _is_number(value: object) -> bool:
@@ -217,7 +229,3 @@ def _is_number(value: object) -> bool:
 def _printable(text: str) -> str:
     """A text for people, cut and cleaned: no measurement is to be lost for its label."""
     return "".join(each if each.isprintable() else "?" for each in text[:TEXT_LIMIT])
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,6 +132,19 @@ class Store:
         added = len(known) - before
         return Merged(added, seen - added, torn, foreign)
 
+    def add(self, records: Iterable[Record]) -> Merged:
+        """Keep those of `records` that are not there yet. Raises TuningError as `append` does."""
+        known = {_identity(payload) for _, payload in _Scan(self._journal)}
+        new: dict[bytes, Record] = {}
+        seen = 0
+        for record in records:
+            seen += 1
+            if (identity := _identity(encode(record))) not in known:
+                new[identity] = record
+        if new:
+            self.append(*new.values())
+        return Merged(len(new), seen - len(new), 0, 0)
+
     def prune(self) -> Pruned:
         """Leave of each key the best, and each machine's time of the rule's own choice.
 
@@ -173,12 +186,11 @@ class _Scan:
         self.problems: tuple[Problem, ...] = ()
         self._journal = journal
         self._kernels = None if kernels is None else frozenset(kernels)
-        self._encoded = None if kernels is None else {kernel.encode() for kernel in kernels}
+        self._encoded = {kernel.encode() for kernel in kernels or ()}
 
     def __iter__(self) -> Iterator[tuple[Record, bytes]]:
-        for number, line in self._journal.lines():
-            if self._is_of_another(line):
-                continue
+        skip = None if self._kernels is None else self._is_of_another
+        for number, line in self._journal.lines(skip):
             payload = payload_of(line)
             if payload is None:
                 torn = is_torn(line)
@@ -197,9 +209,8 @@ class _Scan:
 
     def _is_of_another(self, line: bytes) -> bool:
         """Whether a line, as this edgec writes it, is of a kernel that nobody asked for."""
-        if self._encoded is None or line[_KERNEL_AT] != _KERNEL:
-            return False
-        return line[_KERNEL_AT.stop : line.find(b'"', _KERNEL_AT.stop)] not in self._encoded
+        key = line[_KERNEL_AT.stop : line.find(b'"', _KERNEL_AT.stop)]
+        return line[_KERNEL_AT] == _KERNEL and key not in self._encoded
 
     def _note(self, number: int, what: str) -> None:
         if len(self.problems) < _PROBLEMS:

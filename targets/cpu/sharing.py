@@ -12,8 +12,8 @@ from edgec.targets import Target
 PARALLEL_ITERATIONS = 16384
 """A loop with fewer scalar iterations than this costs less than waking a thread."""
 
-_VECTORS = 32768
-"""Vectors of multiply-adds that take about 6 microseconds."""
+_VECTORS = 40960
+"""Vectors of multiply-adds that take about 8 microseconds."""
 
 
 def products_pay(count: int, target: Target) -> bool:

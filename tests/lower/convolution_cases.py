@@ -102,6 +102,20 @@ def grouped(m: Model) -> None:
         m.out(m.conv(m.input(2, depth * groups, 9, 10), (depth, out), 3, 3, group=groups, **attrs))
 
 
+def channels_last(m: Model) -> None:
+    """Plain images whose channels come last, or almost: borders, none, batches, one used twice."""
+    for shape, out, attrs in (
+        ((1, 17, 13, 3), 8, {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+        ((2, 9, 9, 9), 24, {}),
+        ((1, 12, 12, 20), 16, {"pads": [0, 2, 1, 0], "dilations": [1, 2]}),
+    ):
+        image = m.node("Transpose", m.input(*shape), perm=[0, 3, 1, 2])
+        m.out(m.conv(image, (shape[3], out), 3, 3, **attrs))
+    m.out(m.node("Relu", image))
+    turned = m.node("Transpose", m.input(1, 9, 9, 9), perm=[0, 3, 2, 1])
+    m.out(m.conv(turned, (9, 8), 3, 3))
+
+
 def conv_tails(m: Model) -> None:
     """What follows a convolution in its own kernel, and what stands between two."""
     h = m.input(1, 32, 14, 14)

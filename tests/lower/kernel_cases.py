@@ -13,6 +13,7 @@ import numpy as np
 
 from .convolution_cases import (
     chained,
+    channels_last,
     conv1d,
     conv2d,
     conv_tails,
@@ -274,7 +275,17 @@ def _parts(size: int) -> Iterable[int]:
 
 
 FAMILIES: dict[str, tuple[Family, ...]] = {
-    "convolutions": (conv2d, deep, pointwise, depthwise, chained, grouped, conv1d, conv_transpose),
+    "convolutions": (
+        conv2d,
+        channels_last,
+        deep,
+        pointwise,
+        depthwise,
+        chained,
+        grouped,
+        conv1d,
+        conv_transpose,
+    ),
     "images": (conv_tails, pooling, resize),
     "products": (matmul, gemm, attention),
     "rows": (reductions, softmax, normalization, recurrent),

@@ -27,6 +27,15 @@ def test_convolutions_take_the_blocked_form() -> None:
     assert text.count('T.sblock("depthwise_blocked")') == 10
 
 
+@pytest.mark.parametrize(("axes", "moved"), [([0, 3, 1, 2], False), ([0, 3, 2, 1], True)])
+def test_an_image_with_its_channels_last_is_read_as_it_is(axes: list[int], moved: bool) -> None:
+    m = Model()
+    image = m.node("Transpose", m.input(1, 9, 9, 9), perm=axes)
+    m.out(m.conv(image, (9, 8), 3, 3, pads=[1, 1, 1, 1]))
+    kernels = lower_graph(load(m.expected()[0]), "m", [], targets.resolve("x86-64-v3")).kernels
+    assert any("transpose" in name for name in kernels) is moved
+
+
 def test_deep_convolutions_prefetch_their_weights() -> None:
     model = Model()
     deep(model)

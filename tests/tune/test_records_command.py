@@ -60,7 +60,8 @@ def test_show(edgec: Edgec, store: Path) -> None:
 def test_merge(edgec: Edgec, store: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     facts = edgec("records", "merge", whole, store, "--json").result
-    assert facts == {"event": "result", "added": 4, "known": 0, "torn": 1, "foreign": 1}
+    counts = {"added": 4, "known": 0, "torn": 1, "foreign": 1, "skipped": {}}
+    assert facts == {"event": "result", **counts}
     assert edgec("records", "merge", whole, store).out.startswith("0 records added, 4 known")
     assert edgec("records", "check", whole).code == 0
     assert edgec("records", "merge", whole).code == 2

@@ -253,7 +253,7 @@ static void float_environment(void) {
   float y[8];
   fesetround(FE_UPWARD);
   CHECK(obey(faults, ROUNDING, y) == EDGEC_OK);
-  CHECK(y[0] == FE_TONEAREST && y[1] == FE_TONEAREST);
+  CHECK(y[0] == 1 && y[1] == 1);
   CHECK(fegetround() == FE_UPWARD);
   CHECK(obey(faults, FAIL, y) == EDGEC_FAILED && fegetround() == FE_UPWARD);
   edgec_destroy(faults);

@@ -1,6 +1,5 @@
 /* One kernel that does what x[0] asks for: see the enumeration. Its output is a mode's finding. */
 #define _GNU_SOURCE
-#include <fenv.h>
 #include <time.h>
 
 #include "parallel.h"
@@ -13,9 +12,11 @@ static int failing_task(int id, group *group, void *closure) {
   return id == group->num_task - 1 ? -9 : 0;
 }
 
+/* What a sum of 1 and next to nothing is rounded to. */
 static int rounding_task(int id, group *group, void *closure) {
+  volatile float one = 1, little = 1e-9f;
   (void)group;
-  ((float *)closure)[id] = (float)fegetround();
+  ((float *)closure)[id] = one + little;
   return 0;
 }
 
