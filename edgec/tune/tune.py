@@ -140,8 +140,8 @@ def _search(
         raise TuningError(
             f"all {found.trials + found.known} candidates failed" + (reasons and f", {reasons}"),
             where=str(tuning.records),
-            hint="the rules' own schedules are among them: the target, the board or the limits do "
-            "not fit; `edgec records prune` and another try forget nothing else",
+            hint="the rules' own schedules are among them, so the target, the board or the limits do "
+            "not fit",
         )
     return found
 
