@@ -142,7 +142,9 @@ class Session:
         if not line.known:
             return search
         for _, measured in self._measurer.measure(line.task.kernel, [RULE], self._origin.threads):
-            line.rule_s = None if measured.error else measured.seconds
+            if not measured.error:
+                line.rule_s = measured.seconds
+                self._append(line, RULE, seconds=measured.seconds, valid=True)
         for decisions, ratio in line.known.outcomes():
             search.tell(decisions, None if ratio is None else ratio * (line.rule_s or 1.0))
         return search
