@@ -22,14 +22,18 @@ def duel(
 
     It is infinite where the rival fails, or no board measured both.
     """
-    turns = [rival, incumbent, incumbent, rival] * (ROUNDS // 2)
+    turns = [rival, incumbent, incumbent, rival]
     times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for decisions, measured in measurer.measure(kernel, turns, threads):
-        if not measured.error:
-            times[measured.board][as_text(decisions)].append(measured.seconds)
-    ratios = [
-        mine / other
-        for found in times.values()
-        for mine, other in zip(found[as_text(rival)], found[as_text(incumbent)], strict=False)
-    ]
+    ratios: list[float] = []
+    for _ in range(ROUNDS // 2):
+        for decisions, measured in measurer.measure(kernel, turns, threads):
+            if not measured.error:
+                times[measured.board][as_text(decisions)].append(measured.seconds)
+        ratios = [
+            mine / other
+            for found in times.values()
+            for mine, other in zip(found[as_text(rival)], found[as_text(incumbent)], strict=False)
+        ]
+        if min(ratios, default=math.inf) > 1.0:
+            break
     return float(np.quantile(ratios, SURE)) if ratios else math.inf
