@@ -94,11 +94,7 @@ def _task(
     """The task of kernels of one structure, by the costliest of them."""
     name = max(calls, key=lambda name: seconds.get(name, 0.0))
     kernel = Kernel.of(calls[name], lowered, plan)
-    result = kernel.function.params[-1]
-    shape = ",".join(str(int(size)) for size in result.shape)
-    return Task(
-        key,
-        kernel,
-        f"{label_of(name)} {result.dtype}[{shape}]",
-        sum(seconds.get(each, 0.0) for each in calls),
-    )
+    first, *_, last = kernel.function.params
+    shapes = ("x".join(str(int(size)) for size in param.shape) for param in (first, last))
+    label = f"{label_of(name)} {last.dtype} {' -> '.join(shapes)}"
+    return Task(key, kernel, label, sum(seconds.get(each, 0.0) for each in calls))

@@ -31,6 +31,9 @@ from edgec.tune.report import Found, Tuned
 from edgec.tune.session import Budget, OnEvent, Session
 from edgec.tune.task import Tasks, tasks
 
+REASONS = 3
+"""Why candidates failed: so many reasons are told, the most frequent ones."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
@@ -134,14 +137,17 @@ def _search(
             raise
         found = session.found
     if not found.valid + found.known_valid:
-        reasons = "; ".join(
-            f"{count} of them: {why}" for why, count in found.reasons.most_common(3)
-        )
+        counted = found.reasons.most_common(REASONS)
         raise TuningError(
-            f"all {found.trials + found.known} candidates failed" + (reasons and f", {reasons}"),
+            "; ".join(
+                [
+                    f"all {found.trials + found.known} candidates failed",
+                    *(f"{count} of them: {reason}" for reason, count in counted),
+                ]
+            ),
             where=str(tuning.records),
-            hint="the rules' own schedules are among them, so the target, the board or the limits do "
-            "not fit",
+            hint="the rules' own schedules are among them, so the target, the board or the limits "
+            "do not fit",
         )
     return found
 

@@ -86,13 +86,13 @@ class View:
 
 
 def headline(event: Mapping[str, Any]) -> str:
-    """Budget, trials and latency in one line."""
-    left = f"{clock(event['seconds_left'])} left, " if event["seconds_left"] is not None else ""
+    """Budget, the model's latency, and trials, in one line of less than 80 columns."""
+    left = f"{clock(event['seconds_left'])} left; " if event["seconds_left"] is not None else ""
     before, best = event["start_ms"], event["best_ms"]
     return (
-        f"{left}{event['trials']} trials ({event['trials_per_second']:.1f}/s), "
-        f"{event['valid']} valid, {event['failed']} failed; "
-        f"model {duration(1e-3 * before)} -> {duration(1e-3 * best)} ({before / best:.2f}x)"
+        f"{left}{duration(1e-3 * before)} -> {duration(1e-3 * best)}, {before / best:.2f}x; "
+        f"{event['trials']} trials, {event['trials_per_second']:.1f}/s: "
+        f"{event['valid']} valid, {event['failed']} failed"
     )
 
 
