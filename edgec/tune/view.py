@@ -91,8 +91,8 @@ def headline(event: Mapping[str, Any]) -> str:
     before, best = event["start_ms"], event["best_ms"]
     return (
         f"{left}{duration(1e-3 * before)} -> {duration(1e-3 * best)}, {before / best:.2f}x; "
-        f"{event['trials']} trials, {event['trials_per_second']:.1f}/s: "
-        f"{event['valid']} valid, {event['failed']} failed"
+        f"{event['valid']} valid, {event['failed']} failed, "
+        f"{event['trials_per_second']:.1f} trials/s"
     )
 
 
