@@ -68,18 +68,18 @@ class View:
         rows = [
             (
                 ">" if place == current else "",
-                row.label,
                 f"{100 * row.share:.1f} %",
                 str(row.trials),
                 duration(1e-3 * row.rule_ms),
                 duration(1e-3 * self._left(place)),
                 f"{1 / row.ratio:.2f}x",
+                row.label,
             )
             for place in places[: max(min(TASKS_SHOWN, room), 1)]
             for row in [self._rows[place]]
         ]
-        header = ("", "kernel", "of the model", "trials", "rule", "now", "gain")
-        return table(header, rows, text=(0, 1)).splitlines()
+        header = ("", "share", "trials", "rule", "now", "gain", "kernel")
+        return table(header, rows, text=(0, 6)).splitlines()
 
     def _left(self, place: int) -> float:
         return self._rows[place].rule_ms * self._rows[place].ratio
