@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from edgec.tune import ranking
 from edgec.tune.records import Record
@@ -23,9 +23,9 @@ def as_text(decisions: Decisions) -> str:
 class Known:
     """The records of one kernel, space, target and number of threads."""
 
-    def __init__(self, records: Iterable[Record], machine: str) -> None:
+    def __init__(self, records: Sequence[Record], machine: str) -> None:
         latest = ranking.current(records)
-        self._best = ranking.best(latest)
+        self._best = ranking.best(records)
         self._rules = {r.machine: r.seconds for r in latest if not r.decisions and r.seconds}
         latest.sort(key=lambda record: record.machine == machine)
         self._of = {as_text(record.decisions): record for record in latest}

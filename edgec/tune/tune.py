@@ -156,11 +156,18 @@ def _origin(target: Target, threads: int, tuning: Tuning) -> Origin:
     return Origin(
         target=target,
         threads=threads,
-        machine=processor_name(),
+        machine=_machine(target, tuning.boards),
         edgec=edgec.__version__,
         tvm=metadata.version("apache-tvm"),
         seed=tuning.seed,
     )
+
+
+def _machine(target: Target, boards: Sequence[Board]) -> str:
+    """What records call the machine that measures."""
+    if not all(board.is_here for board in boards):
+        return ", ".join(board.name for board in boards)
+    return processor_name() if runs_here(target) else f"QEMU on {processor_name()}"
 
 
 def _only_target(options: Options) -> Target:
