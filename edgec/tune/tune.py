@@ -44,7 +44,7 @@ class Tuning:
         budget: when to stop.
         seed: of the search.
         only: operators; kernels without any of them are not tuned.
-        threads: that run a kernel, 0 for all processors available.
+        threads: that run a kernel, 0 for as many as the boards can run at once.
         boards: where kernels are measured.
         build_s: that building a candidate may take.
     """
@@ -77,7 +77,6 @@ def tune(
         EdgecError: whatever compiling the model raises.
     """
     target = _only_target(options)
-    threads = tuning.threads or available_cpus()
     cache = cache or Cache.default()
     measurer = partial(
         Measurer,
@@ -96,10 +95,13 @@ def tune(
         [(lowered, planned)] = made.lowered.values()
         on_event({"event": "stage", "stage": "profile", "state": "start"})
         if runs:
+            threads = tuning.threads or available_cpus()
             sample = whole.random_sample(before, Path(model))
             seconds = whole.kernel_seconds(before, sample, threads)
         else:
-            seconds = whole.kernel_seconds_on(measurer, lowered, planned, threads)
+            with measurer() as started:
+                threads = tuning.threads or started.threads()
+                seconds = whole.kernel_seconds_on(started, lowered, planned, threads)
         chosen = tasks(lowered, planned, seconds, tuning.only)
         on_event(_described(chosen))
         found = _search(chosen, measurer, _origin(target, threads, tuning), tuning, on_event)

@@ -30,15 +30,14 @@ def kernel_seconds(artifact: Path, sample: Sample, threads: int) -> dict[str, fl
 
 
 def kernel_seconds_on(
-    measurer: Callable[[], Measurer], lowered: Lowered, plan: Plan, threads: int
+    measurer: Measurer, lowered: Lowered, plan: Plan, threads: int
 ) -> dict[str, float]:
     """The same on boards that run single kernels only: each is measured by itself."""
     seconds: dict[str, float] = {}
-    with measurer() as started:
-        for name, (call, times) in _calls(plan.program.steps, 1, {}).items():
-            kernel = Kernel.of(call, lowered, plan)
-            for _, measured in started.measure(kernel, [{}], threads):
-                seconds[name] = 0.0 if measured.error else times * measured.seconds
+    for name, (call, times) in _calls(plan.program.steps, 1, {}).items():
+        kernel = Kernel.of(call, lowered, plan)
+        for _, measured in measurer.measure(kernel, [{}], threads):
+            seconds[name] = 0.0 if measured.error else times * measured.seconds
     return seconds
 
 
