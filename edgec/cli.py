@@ -155,7 +155,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-MD", dest="dependencies", action="store_true", help="write OUTPUT.d for make"
     )
-    _records_options(parser)
+    recordsoptions.add_choice(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
     parser.add_argument("--name", help="name of the model in C; by default the file's")
     parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
@@ -168,24 +168,6 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runner", action="store_true", help="also write a static edgec-run")
     parser.add_argument("--trusted", action="store_true", help="check the model in this process")
     parser.add_argument("--no-cache", action="store_true", help="compile the model anew")
-
-
-def _records_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--records", type=Path, metavar="DIR", help="choose schedules by what tuning found"
-    )
-    parser.add_argument(
-        "--no-bundled-records",
-        dest="bundled",
-        action="store_false",
-        help="not by the records that ship with edgec",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="by records of so many threads; by default of the most there are",
-    )
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
