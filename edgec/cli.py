@@ -156,6 +156,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-MD", dest="dependencies", action="store_true", help="write OUTPUT.d for make"
     )
+    recordsoptions.add_choice(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
     parser.add_argument("--name", help="name of the model in C; by default the file's")
     parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")

@@ -19,8 +19,6 @@ from edgec.tune.records import Store
 if TYPE_CHECKING:
     from tvm import tirx
 
-_SPACE = 1
-
 
 def merge(args: argparse.Namespace, display: Display) -> int:
     """Add what other stores hold, and what MetaSchedule found."""
@@ -36,7 +34,7 @@ def merge(args: argparse.Namespace, display: Display) -> int:
         from edgec.tune.metaschedule import read_database
 
         target = resolve(args.target) if args.target else None
-        database = read_database(args.metaschedule, target, args.threads, _SPACE)
+        database = read_database(args.metaschedule, target, args.threads)
         more = store.add(database.records)
         done = dataclasses.replace(
             done, added=done.added + more.added, known=done.known + more.known

@@ -1,4 +1,4 @@
-"""The options of `edgec records`."""
+"""The options of `edgec records`, and those of other commands that take records."""
 
 from __future__ import annotations
 
@@ -33,6 +33,25 @@ def add_actions(
             _merge(verb)
         elif name == "export":
             _export(verb)
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Add to `edgec compile` by which records it chooses schedules."""
+    parser.add_argument(
+        "--records", type=Path, metavar="DIR", help="choose schedules by what tuning found"
+    )
+    parser.add_argument(
+        "--no-bundled-records",
+        dest="bundled",
+        action="store_false",
+        help="not by the records that ship with edgec",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="by records of so many threads; by default of the most there are",
+    )
 
 
 def _merge(parser: argparse.ArgumentParser) -> None:

@@ -51,7 +51,7 @@ class Database:
     skipped: Counter[str]
 
 
-def read_database(folder: Path, target: Target | None, threads: int, space: int) -> Database:
+def read_database(folder: Path, target: Target | None, threads: int) -> Database:
     """The records of a database that was made for `target`, measured with so many threads.
 
     Without a target, those that say they were made for this machine's. The fastest of each kernel
@@ -60,10 +60,12 @@ def read_database(folder: Path, target: Target | None, threads: int, space: int)
     Raises:
         TuningError: a file cannot be read. What is in it never raises anything.
     """
+    from edgec.targets.cpu.knobs import SPACE_VERSION
+
     skipped: Counter[str] = Counter()
     kernels = list(kernel_keys(map(_workload, _lines(folder / WORKLOADS))))
     same: dict[str, Any] = {
-        "space": space,
+        "space": SPACE_VERSION,
         "target": features_key(target or host()),
         "threads": threads,
         "date": timestamp(_modified(folder / RECORDS)),
@@ -108,6 +110,7 @@ def write_database(
     from tvm.s_tir.meta_schedule.database import JSONDatabase, TuningRecord
 
     from edgec.lower.kernels import tvm_target
+    from edgec.targets.cpu.knobs import SPACE_VERSION
 
     written: list[Record] = []
     skipped: Counter[str] = Counter()
@@ -119,10 +122,12 @@ def write_database(
                 skipped["of no kernel of the model"] += 1
             elif record.target != features_key(target):
                 skipped["for another target"] += 1
+            elif record.space != SPACE_VERSION:
+                skipped["of another version of the knobs"] += 1
             elif not record.valid:
                 skipped["failed"] += 1
             elif (schedule := _schedule(function, target, record.decisions)) is None:
-                skipped["of a schedule that is no longer there"] += 1
+                skipped["of a schedule that does not fit"] += 1
             else:
                 module = tvm.IRModule({"main": function})
                 workload = database.commit_workload(module)
@@ -207,6 +212,7 @@ def _schedule(
 
     from edgec.targets.cpu import RULES
     from edgec.targets.cpu.blocks import inline_cheap_producers
+    from edgec.targets.cpu.knobs import Decided
 
     try:
         if trace.KNOB in decisions:
@@ -217,7 +223,7 @@ def _schedule(
         for rule in RULES:
             schedule = s_tir.Schedule(function)
             inline_cheap_producers(schedule)
-            if not decisions and rule(schedule, target):
+            if rule(schedule, target, Decided(decisions)):
                 return schedule
     except Exception:  # TVM raises bare Exception subclasses of many kinds
         return None

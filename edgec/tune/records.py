@@ -72,7 +72,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._journal = Journal(path if path.is_file() else path / FILE)
+        self.file = path if path.is_file() else path / FILE
+        self._journal = Journal(self.file)
 
     def require(self) -> None:
         """Raises TuningError where there is no such folder or file."""

@@ -13,6 +13,7 @@ from tvm.s_tir.schedule import SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
+from edgec.targets.cpu.knobs import Choose
 from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, tile
 
 _BAND_BYTES = 256 << 10
@@ -22,7 +23,7 @@ _BAND_ROWS = 8
 """Below so many rows a band computes too much of its neighbours' rows again."""
 
 
-def schedule_chain(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_chain(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels of both convolutions, one tail each."""
     blocks = compute_blocks(schedule)
     names = [schedule.get(block).name_hint for block in blocks]

@@ -28,6 +28,7 @@ from edgec.targets.cpu.blocks import extents
 from edgec.targets.cpu.conv2d_parts import schedule_by_parts, sums_by_parts
 from edgec.targets.cpu.convolution import Convolution, convolution
 from edgec.targets.cpu.elementwise import vectorise_and_share
+from edgec.targets.cpu.knobs import Choose
 from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, tile
 
@@ -41,7 +42,7 @@ _LEAST_ROWS = 8
 """Fewer rows than this cannot be shared evenly."""
 
 
-def schedule_conv2d(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_conv2d(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels whose one reduction is a blocked convolution, with at most one tail block."""
     conv = convolution(schedule, ("conv2d_blocked", "depthwise_blocked"))
     if conv is None:

@@ -20,11 +20,12 @@ from tvm import s_tir
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import extents, largest_divisor
 from edgec.targets.cpu.convolution import Convolution, convolution
+from edgec.targets.cpu.knobs import Choose
 from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import most_sums, sum_in_registers
 
 
-def schedule_conv_transpose(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_conv_transpose(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels whose one reduction is a transposed convolution, with at most one tail."""
     conv = convolution(schedule, ("conv2d_transpose_blocked",))
     if conv is None:

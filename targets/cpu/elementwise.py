@@ -12,10 +12,11 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extent, is_spatial, largest_divisor
+from edgec.targets.cpu.knobs import Choose
 from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
 
 
-def schedule_elementwise(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_elementwise(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Vectorise the innermost loop of every spatial block and share the others among threads."""
     for block in compute_blocks(schedule):
         if is_spatial(schedule, block):

@@ -17,13 +17,14 @@ from tvm import s_tir
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial, largest_divisor
 from edgec.targets.cpu.elementwise import reads_its_own_index
+from edgec.targets.cpu.knobs import Choose
 from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
 
 _COLUMNS = 4
 """Columns that are written out: independent work for every port of the processor."""
 
 
-def schedule_image(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_image(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take a kernel of one spatial block that writes a blocked image and is no plain chain."""
     blocks = compute_blocks(schedule)
     if len(blocks) != 1 or not is_spatial(schedule, blocks[0]):

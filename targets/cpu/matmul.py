@@ -28,6 +28,7 @@ from edgec.targets.cpu.blocks import (
     largest_divisor,
 )
 from edgec.targets.cpu.elementwise import vectorise_and_share
+from edgec.targets.cpu.knobs import Choose
 from edgec.targets.cpu.prefetch import mark
 from edgec.targets.cpu.sharing import products_pay
 
@@ -97,7 +98,7 @@ def tile(rows: int, vectors: int, target: Target) -> tuple[int, int]:
     return max(fitting, key=merit)
 
 
-def schedule_matmul(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_matmul(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels whose one reduction is a product of matrices, with at most one tail."""
     blocks = compute_blocks(schedule)
     reductions = [block for block in blocks if not is_spatial(schedule, block)]

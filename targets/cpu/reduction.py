@@ -27,6 +27,7 @@ from edgec.targets.cpu.blocks import (
     largest_divisor,
 )
 from edgec.targets.cpu.elementwise import vectorise_and_share
+from edgec.targets.cpu.knobs import Choose
 from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
 
 _ROWS = 8
@@ -38,7 +39,7 @@ _STACK_LIMIT = 1024
 (`kMaxStackAlloca`)."""
 
 
-def schedule_reduction(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_reduction(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels with exactly one reduction, at most one block behind it and any number before.
 
     A reduction of several values at once (the index of a maximum) is left alone: its updates must

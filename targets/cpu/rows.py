@@ -27,6 +27,7 @@ from edgec.targets.cpu.blocks import (
     iter_types,
     largest_divisor,
 )
+from edgec.targets.cpu.knobs import Choose
 from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
 
 _FEWEST_LANES, _MOST_LANES = 4, 16
@@ -35,7 +36,7 @@ has, may be added up one by one; TVM's rfactor loses the bound of a loop that it
 divide."""
 
 
-def schedule_rows(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_rows(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels whose reductions all run over the last axis, one output block at the end."""
     blocks = compute_blocks(schedule)
     if len(blocks) < 2:

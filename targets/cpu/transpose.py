@@ -18,12 +18,13 @@ from tvm.tirx import IntImm
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial
+from edgec.targets.cpu.knobs import Choose
 from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
 
 _LEAST_TILE = 4
 
 
-def schedule_transpose(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_transpose(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels of one block that reads one tensor of as many elements, along another axis."""
     blocks = compute_blocks(schedule)
     if len(blocks) != 1 or not is_spatial(schedule, blocks[0]):

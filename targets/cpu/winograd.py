@@ -21,6 +21,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
+from edgec.targets.cpu.knobs import Choose
 from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import most_sums, tile
 
@@ -42,7 +43,7 @@ _STAGES = [
 ]
 
 
-def schedule_winograd(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_winograd(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels of exactly these stages, with at most a border before and a block after them."""
     blocks = compute_blocks(schedule)
     names = [schedule.get(block).name_hint for block in blocks]

@@ -104,8 +104,8 @@ def test_other_targets(exported: Path, keys: list[str]) -> None:
     """What a database says of its target is believed, unless the user knows better."""
     file = exported / RECORDS
     file.write_text(file.read_text().replace(f'"{host().mcpu}"', '"other"'))
-    assert read_database(exported, None, 1, 1).skipped == {"made for another target": len(keys) + 1}
-    assert len(read_database(exported, host(), 1, 1).records) == len(keys) + 1
+    assert read_database(exported, None, 1).skipped == {"made for another target": len(keys) + 1}
+    assert len(read_database(exported, host(), 1).records) == len(keys) + 1
 
 
 HOSTILE_RECORDS = [
@@ -141,7 +141,7 @@ def test_hostile_databases(exported: Path, keys: list[str]) -> None:
     moved = [f"[{len(workloads) + n},{records[0][3:]}" for n in range(len(hostile))]
     lines = [*own, *records, *moved]
     (exported / RECORDS).write_text("\n".join(lines), encoding="latin-1")
-    found = read_database(exported, host(), 1, 1)
+    found = read_database(exported, host(), 1)
     assert len(found.records) == len(keys) + 1
     assert sum(found.skipped.values()) == len(lines) - len(records)
     assert all(len(reason) < 300 for reason in found.skipped)
