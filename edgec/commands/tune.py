@@ -57,11 +57,14 @@ def tune(args: argparse.Namespace, display: Display) -> int:
 def tune_before(model: str, options: Options, time: str, display: Display) -> Options:
     """Tune for `edgec compile --tune`, say what it gained, and return the options to compile with:
     those given, with the records."""
-    records = options.records or default_records(model)
-    tuning = Tuning(records=records, budget=Budget(seconds=arguments.seconds(time, "--tune")))
+    tuning = Tuning(
+        records=options.records or default_records(model),
+        budget=Budget(seconds=arguments.seconds(time, "--tune")),
+        threads=options.threads or 0,
+    )
     tuned = search(model, options, tuning, on_event=View(display).event)
     display.event({"event": "text", "text": tuned.table()})
-    return replace(options, records=records)
+    return replace(options, records=tuning.records)
 
 
 def default_records(model: str) -> Path:

@@ -66,7 +66,7 @@ def tune(
     cache: Cache | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> Tuned:
-    """Tune the kernels of `model` as `options` would compile it.
+    """Tune the kernels of `model` as `options` would compile it, but for the records they name.
 
     Every result is in the store when `on_event` hears of it ("tuning"; "tasks" comes before them).
     Ctrl-C ends it at once: the same call goes on from what the store holds.
@@ -90,7 +90,7 @@ def tune(
     runs = runs_here(target) and all(board.is_here for board in tuning.boards)
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         before, after = Path(folder) / "before.edgec", Path(folder) / "after.edgec"
-        by_rule = replace(options, records=None)
+        by_rule = replace(options, records=None, bundled=False)
         made = compile_model(model, before, by_rule, cache=cache, reuse=False, on_event=on_event)
         [(lowered, planned)] = made.lowered.values()
         on_event({"event": "stage", "stage": "profile", "state": "start"})
@@ -105,7 +105,7 @@ def tune(
         chosen = tasks(lowered, planned, seconds, tuning.only)
         on_event(_described(chosen))
         found = _search(chosen, measurer, _origin(target, threads, tuning), tuning, on_event)
-        by_records = replace(options, records=tuning.records)
+        by_records = replace(by_rule, records=tuning.records, threads=threads)
         compile_model(model, after, by_records, cache=cache, on_event=_without_notes(on_event))
         if runs:
             old, new = whole.alternate(before, after, sample, threads, on_event)
