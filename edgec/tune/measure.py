@@ -199,7 +199,7 @@ class Measurer:
             if known is not None:
                 built(known)
             else:
-                request = Request(text, symbol, self.target, kernel.overwrites)
+                request = Request(text, symbol, self.target, kernel.overwrites, dict(decisions))
                 self._builds.submit(request, built, closed.is_set)
 
         waiting, more = 0, iter(candidates)
