@@ -227,9 +227,9 @@ def _sum(payload: bytes) -> bytes:
 
 def _disk(path: Path) -> str:
     """The disk that `path` is on, and how full it is."""
-    place = next((each for each in (path, *path.absolute().parents) if each.exists()), Path("/"))
+    place = path.absolute()
     while not os.path.ismount(place):
-        place = place.absolute().parent
+        place = place.parent
     facts = os.statvfs(place)
     free, whole = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
     return f"its disk, mounted at {place}, has {size(free)} free of {size(whole)}"

@@ -72,12 +72,12 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = path if path.is_file() else path / FILE
+        self.file = path if os.path.isfile(path) else path / FILE
         self._journal = Journal(self.file)
 
     def require(self) -> None:
         """Raises TuningError where there is no such folder or file."""
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             raise TuningError(
                 "there are no records", where=str(self.path), hint="`edgec tune` makes them"
             )

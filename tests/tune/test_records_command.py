@@ -99,6 +99,14 @@ def test_no_store(edgec: Edgec, tmp_path: Path, action: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_is_too_long(edgec: Edgec, store: Path, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)
+    assert edgec("records", "list", long).code == 11
+    done = edgec("records", "merge", long, store)
+    assert done.code == 11
+    assert "File name too long" in done.err
+
+
 def test_usage(edgec: Edgec, tmp_path: Path) -> None:
     assert edgec("records").code == 2
     assert edgec("records", "frobnicate", tmp_path).code == 2
