@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgec.errors import TuningError
 from edgec.tune.duel import duel
 from edgec.tune.known import Decisions, Known, as_text
 from edgec.tune.measure import Measured, Measurer
@@ -105,8 +106,10 @@ class Session:
         shares = [line.share for line in self._lines]
         while not self._over() and (place := best_promise(shares)) is not None:
             started, line = time.monotonic(), self._lines[place]
+            line.search = line.search or self._begin(line)
             if line.search is None:
-                line.search = self._begin(line)
+                line.share.open = False
+                continue
             self._batch(place, line, line.search)
             ratio = self._duels(line, line.search) if line.rule_s else line.share.ratio
             line.share.learn(ratio, time.monotonic() - started)
@@ -136,9 +139,15 @@ class Session:
             reasons=self._reasons,
         )
 
-    def _begin(self, line: _Line) -> Search:
-        """A search that knows what the records say; measures the rule again if it is among them."""
-        search = Search(Space(line.task.kernel.function, self._origin.target), self._origin.seed)
+    def _begin(self, line: _Line) -> Search | None:
+        """A search that knows what the records say; measures the rule again if it is among them.
+        None where the kernel cannot be tuned."""
+        try:
+            space = Space(line.task.kernel.function, self._origin.target)
+        except TuningError as error:
+            self._on_event({"event": "note", "text": f"{line.task.label}: {error.what}"})
+            return None
+        search = Search(space, self._origin.seed)
         if not line.known:
             return search
         for _, measured in self._measurer.measure(line.task.kernel, [RULE], self._origin.threads):
