@@ -13,6 +13,7 @@ from collections.abc import Callable
 from tvm import s_tir, tirx
 
 from edgec.targets import Target
+from edgec.targets.cpu.attention import schedule_attention
 from edgec.targets.cpu.blocks import inline_cheap_producers
 from edgec.targets.cpu.chain import schedule_chain
 from edgec.targets.cpu.conv2d import schedule_conv2d
@@ -34,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     schedule_chain,
     schedule_winograd,
     schedule_conv_transpose,
+    schedule_attention,
     schedule_matmul,
     schedule_rows,
     schedule_reduction,

@@ -20,6 +20,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import (
+    SPATIAL,
     compute_blocks,
     extent,
     extents,
@@ -155,22 +156,67 @@ def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target:
         schedule.parallel(shared)
     schedule.reverse_compute_at(output, turn, preserve_unit_loops=True)
     schedule.split(schedule.get_loops(output)[-1], factors=[None, lanes])
+    block, term = _accumulate(schedule, product, summed, parts, len(inner), lanes)
+    _registers(schedule, output, len(inner))
+    if streamed:
+        step, _ = schedule.split(term, factors=[None, math.gcd(extent(schedule, term), _STEP)])
+        weights = [region.source for region in schedule.get(block).reads].index(panels)
+        mark(schedule, part=shared, turn=turn, step=step, reads=weights, terms=terms)
+
+
+def tile_of(schedule: s_tir.Schedule, product: SBlockRV, target: Target) -> tuple[int, int, int]:
+    """Rows, vectors of columns and lanes of a tile of the product [..., rows, columns; terms]."""
+    *_, rows, columns, _ = extents(schedule, product)
+    lanes = _lanes(columns, target.vector_bits // 32)
+    return *tile(rows, columns // lanes, target), lanes
+
+
+def sum_in_tiles(
+    schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target: Target
+) -> None:
+    """Compute `product` tile by tile where `output` stores it, within the two innermost loops of
+    that, over some rows and all columns."""
+    *_, row, column = schedule.get_loops(output)
+    *_, lanes = tile_of(schedule, product, target)
+    rows, vectors = tile(extent(schedule, row), extent(schedule, column) // lanes, target)
+    parts = _in_runs(schedule, product, extents(schedule, product)[-1])
+    row, row_in = schedule.split(row, factors=[None, rows])
+    strip, vector, lane = schedule.split(column, factors=[None, vectors, lanes])
+    schedule.reorder(strip, row, row_in, vector, lane)
+    schedule.compute_at(product, row, preserve_unit_loops=True)
+    kinds = iter_types(schedule, product)
+    loops = list(zip(kinds, schedule.get_loops(product)[-len(kinds) :], strict=True))
+    (summed,) = (loop for kind, loop in loops if kind != SPATIAL)
+    *_, row, column = (loop for kind, loop in loops if kind == SPATIAL)
+    vector, lane = schedule.split(column, factors=[None, lanes])
+    schedule.reorder(summed, row, vector, lane)
+    _accumulate(schedule, product, summed, parts, 3, lanes)
+    _registers(schedule, output, 3)
+
+
+def _accumulate(
+    schedule: s_tir.Schedule,
+    product: SBlockRV,
+    summed: LoopRV,
+    parts: list[SBlockRV],
+    depth: int,
+    lanes: int,
+) -> tuple[SBlockRV, LoopRV]:
+    """Sum a tile, the `depth` innermost loops of `product`, in registers, over the loop `summed`
+    outside of it, short runs apart (`_in_runs`); returns the block of multiply-adds and its loop
+    over terms."""
     sums = [(product, summed)]
     for part in parts:
         schedule.compute_at(part, summed, preserve_unit_loops=True)
         *_, column, term = schedule.get_loops(part)
         schedule.split(column, factors=[None, lanes])
-        schedule.reorder(term, *schedule.get_loops(part)[-len(inner) - 1 : -1])
+        schedule.reorder(term, *schedule.get_loops(part)[-depth - 1 : -1])
         sums.append((part, term))
-    for block in (output, *(block for block, _ in sums)):
-        _registers(schedule, block, len(inner))
+    for block, _ in sums:
+        _registers(schedule, block, depth)
     for block, loop in reversed(sums):
-        _registers(schedule, schedule.decompose_reduction(block, loop), len(inner))
-    if streamed:
-        block, term = sums[-1]
-        step, _ = schedule.split(term, factors=[None, math.gcd(extent(schedule, term), _STEP)])
-        weights = [region.source for region in schedule.get(block).reads].index(panels)
-        mark(schedule, part=shared, turn=turn, step=step, reads=weights, terms=terms)
+        _registers(schedule, schedule.decompose_reduction(block, loop), depth)
+    return sums[-1]
 
 
 def _is_streamed(
