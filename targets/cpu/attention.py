@@ -19,6 +19,7 @@ from tvm.s_tir.schedule import SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial
+from edgec.targets.cpu.knobs import Choose
 from edgec.targets.cpu.matmul import sum_in_tiles, tile_of
 from edgec.targets.cpu.rows import row_by_row
 from edgec.targets.cpu.sharing import products_pay
@@ -26,7 +27,7 @@ from edgec.targets.cpu.sharing import products_pay
 _SOFTMAX = ["largest", "powers", "total", "share", "softmax"]
 
 
-def schedule_attention(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_attention(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels of a softmax and the product it weights, after the product of its scores or not;
     both products with a tail or without."""
     blocks = compute_blocks(schedule)
@@ -41,7 +42,7 @@ def schedule_attention(schedule: s_tir.Schedule, target: Target) -> bool:
         return False
     if not all(is_spatial(schedule, tail) for tail in (*before[1:], *after[1:])):
         return False
-    _schedule(schedule, before, softmax, after, target)
+    _schedule(schedule, before, softmax, after, target, choose)
     return True
 
 
@@ -51,6 +52,7 @@ def _schedule(
     softmax: list[SBlockRV],
     after: list[SBlockRV],
     target: Target,
+    choose: Choose,
 ) -> None:
     products = [part[0] for part in (before, after) if part]
     work = sum(math.prod(extents(schedule, product)) for product in products)
@@ -59,7 +61,7 @@ def _schedule(
     *outer, row, _ = schedule.get_loops(output)
     row, _ = schedule.split(row, factors=[None, rows])
     shared = schedule.fuse(*outer, row)
-    if products_pay(work, target):
+    if products_pay(work, target, choose):
         schedule.parallel(shared)
     sum_in_tiles(schedule, after[0], output, target)
     schedule.compute_at(softmax[-1], shared, preserve_unit_loops=True)

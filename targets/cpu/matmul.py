@@ -29,8 +29,10 @@ from edgec.targets.cpu.blocks import (
     largest_divisor,
 )
 from edgec.targets.cpu.elementwise import vectorise_and_share
+from edgec.targets.cpu.knobs import Choose, by_rule, number, whether
 from edgec.targets.cpu.prefetch import mark
 from edgec.targets.cpu.sharing import products_pay
+from edgec.targets.cpu.tiles import unroll_terms
 
 _PANELS = (48, 32, 64, 16)
 _VECTOR_PANELS = (64, 48, 32, 16)
@@ -48,6 +50,9 @@ often, and differ more from its results."""
 
 _STREAMED_BYTES = 256 << 10
 """Panels above this come from memory in every run: then the next one is prefetched."""
+
+_WORTH = 0.6
+"""Tiles below this share of the best one's merit are not worth trying."""
 
 _EVEN_STRIPS = 8
 _STEP = 4
@@ -74,7 +79,7 @@ def whole_tiles(rows: int) -> int:
     return next(n for n in range(rows, rows + 8) if any(n % d == 0 for d in range(6, 15)))
 
 
-def tile(rows: int, vectors: int, target: Target) -> tuple[int, int]:
+def tile(rows: int, vectors: int, target: Target, choose: Choose = by_rule) -> tuple[int, int]:
     """Rows and vectors of columns in a tile, divisors of `rows` and `vectors`.
 
     A step of the sum takes as long as its multiply-adds, the loads of both operands, the latency of
@@ -95,10 +100,15 @@ def tile(rows: int, vectors: int, target: Target) -> tuple[int, int]:
         for v in range(1, vectors + 1)
         if rows % r == 0 and vectors % v == 0 and (r * v + v <= registers or r * v == 1)
     ]
-    return max(fitting, key=merit)
+    best = max(fitting, key=merit)
+    worth = [size for size in fitting if merit(size)[0] >= _WORTH * merit(best)[0]]
+    r = number(choose, "rows", [size[0] for size in worth], best[0])
+    of_rows = [size for size in worth if size[0] == r]
+    rule = best if r == best[0] else max(of_rows, key=merit)
+    return r, number(choose, "vectors", [size[1] for size in of_rows], rule[1])
 
 
-def schedule_matmul(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_matmul(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels whose one reduction is a product of matrices, with at most one tail."""
     blocks = compute_blocks(schedule)
     reductions = [block for block in blocks if not is_spatial(schedule, block)]
@@ -119,7 +129,7 @@ def schedule_matmul(schedule: s_tir.Schedule, target: Target) -> bool:
     for block in blocks[:position]:
         vectorise_and_share(schedule, block, target)
     output = after[0] if after else schedule.cache_write(product, 0, "global")
-    _tile(schedule, product, output, target)
+    _tile(schedule, product, output, target, choose)
     return True
 
 
@@ -131,14 +141,16 @@ def _covers(sums: list[int], output: list[int]) -> bool:
     return not differing or (differing == [len(sums) - 2] and sums[-2] > output[-2])
 
 
-def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target: Target) -> None:
+def _tile(
+    schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target: Target, choose: Choose
+) -> None:
     *lead, columns, terms = extents(schedule, product)
     work = math.prod(extents(schedule, product))
     packed = schedule.get(product).name_hint == "matmul_packed"
     panels = schedule.get(product).reads[1].source
     width = int(panels.shape[-1]) if packed else columns
     lanes = _lanes(width, target.vector_bits // 32)
-    rows, vectors = tile(lead[-1] if lead else 1, width // lanes, target)
+    rows, vectors = tile(lead[-1] if lead else 1, width // lanes, target, choose)
     parts = _in_runs(schedule, product, terms)
     *outer, column, summed = schedule.get_loops(product)
     strip, vector, lane = schedule.split(column, factors=[None, vectors, lanes])
@@ -149,9 +161,11 @@ def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target:
     tiles = [*outer[:-1], strip, *outer[-1:]]
     schedule.reorder(*tiles, summed, *inner)
     streamed = packed and vectors * lanes == width and _is_streamed(schedule, panels, strip, outer)
+    if packed and vectors * lanes == width and outer and extent(schedule, outer[-1]) > 1:
+        streamed = whether(choose, "streamed", streamed)
     shared = schedule.fuse(*(tiles[:-1] if streamed else tiles)) if len(tiles) > 1 else strip
     turn = outer[-1] if streamed else shared
-    if products_pay(work, target):
+    if products_pay(work, target, choose):
         schedule.parallel(shared)
     schedule.reverse_compute_at(output, turn, preserve_unit_loops=True)
     schedule.split(schedule.get_loops(output)[-1], factors=[None, lanes])
@@ -160,7 +174,10 @@ def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target:
     if streamed:
         step, _ = schedule.split(term, factors=[None, math.gcd(extent(schedule, term), _STEP)])
         weights = [region.source for region in schedule.get(block).reads].index(panels)
-        mark(schedule, part=shared, turn=turn, step=step, reads=weights, terms=terms)
+        ahead = number(choose, "prefetch", (0, 1), 1)
+        mark(schedule, part=shared, turn=turn, step=step, reads=weights, terms=terms, ahead=ahead)
+    else:
+        unroll_terms(schedule, term, rows * vectors, choose)
 
 
 def tile_of(schedule: s_tir.Schedule, product: SBlockRV, target: Target) -> tuple[int, int, int]:
