@@ -57,6 +57,8 @@ def matmul(m: Model) -> None:
     m.out(m.node("MatMul", m.input(50), m.input(50)))
     m.out(m.node("MatMul", m.input(0, 4), m.weight(4, 3)))
     m.out(m.node("MatMul", m.input(3, 0), m.input(0, 4)))
+    decayed = m.node("Mul", m.input(2, 4, 8, 8), m.node("Exp", m.input(2, 4, 8, 1)))
+    m.out(m.node("Add", decayed, m.node("MatMul", m.input(2, 4, 8, 1), m.input(2, 4, 1, 8))))
 
 
 def gemm(m: Model) -> None:
