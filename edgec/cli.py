@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgec import __version__
+from edgec.commands import recordsoptions
 from edgec.display import Display
 from edgec.errors import EXIT_INTERRUPTED, EdgecError, UsageError
 
@@ -72,6 +73,7 @@ def _parser() -> _Parser:
     parser.set_defaults(command=None)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
     _compile(verbs.add_parser("compile", help="compile a model to an artifact"))
+    _tune(verbs.add_parser("tune", help="find faster kernels for a model by measuring"))
     _optimize(verbs.add_parser("optimize", help="optimise a model, as ONNX"))
     _bisect(verbs.add_parser("bisect", help="find the rewrite that makes a model wrong"))
     _diff(verbs.add_parser("diff", help="show what changed between two models"))
@@ -81,6 +83,8 @@ def _parser() -> _Parser:
     _profile(verbs.add_parser("profile", help="show where the time of a run goes"))
     _export(verbs.add_parser("export", help="write libraries and headers for C and C++"))
     _inspect(verbs.add_parser("inspect", help="show what a model or an artifact is"))
+    records = verbs.add_parser("records", help="show and keep what tuning found")
+    recordsoptions.add_actions(records, _Parser, _common)
     _targets(verbs.add_parser("targets", help="list the targets, or describe one"))
     _passes(verbs.add_parser("passes", help="list the passes, or describe one"))
     _doctor(verbs.add_parser("doctor", help="check this installation"))
@@ -116,13 +120,7 @@ def _watching(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-passes", action="store_true", help="show each pass's time")
 
 
-def _compile(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "build:compile_")
-    parser.add_argument("model", help="the ONNX model")
-    parser.add_argument("-o", "--output", type=Path, help="the artifact; with --emit, see below")
-    parser.add_argument(
-        "--target", action="append", metavar="NAME", help="see `edgec targets`; may be repeated"
-    )
+def _sizes(parser: argparse.ArgumentParser, dim: str = "NAME=SIZE", more: str = "") -> None:
     parser.add_argument(
         "--shape", action="append", default=[], metavar="INPUT=1x3x224x224", help="bind an input"
     )
@@ -130,9 +128,12 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         "--dim",
         action="append",
         default=[],
-        metavar="NAME=SIZE[,SIZE]",
-        help="bind a symbolic dimension; several sizes make several variants",
+        metavar=dim,
+        help=f"bind a symbolic dimension{more}",
     )
+
+
+def _states(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state",
         action="append",
@@ -140,6 +141,17 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         metavar="OUT=IN",
         help="keep this output as the next run's input",
     )
+
+
+def _compile(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "build:compile_")
+    parser.add_argument("model", help="the ONNX model")
+    parser.add_argument("-o", "--output", type=Path, help="the artifact; with --emit, see below")
+    parser.add_argument(
+        "--target", action="append", metavar="NAME", help="see `edgec targets`; may be repeated"
+    )
+    _sizes(parser, "NAME=SIZE[,SIZE]", "; several sizes make several variants")
+    _states(parser)
     _passes_options(parser)
     _watching(parser)
     parser.add_argument(
@@ -152,6 +164,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-MD", dest="dependencies", action="store_true", help="write OUTPUT.d for make"
     )
+    recordsoptions.add_choice(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
     parser.add_argument("--name", help="name of the model in C; by default the file's")
     parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
@@ -164,16 +177,57 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runner", action="store_true", help="also write a static edgec-run")
     parser.add_argument("--trusted", action="store_true", help="check the model in this process")
     parser.add_argument("--no-cache", action="store_true", help="compile the model anew")
+    parser.add_argument(
+        "--tune", metavar="TIME", help="tune the kernels so long before, as `edgec tune` does: 10m"
+    )
+
+
+def _tune(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "tune:tune")
+    parser.add_argument("model", help="the ONNX model")
+    parser.add_argument("--target", default="host", metavar="NAME", help="see `edgec targets`")
+    parser.add_argument(
+        "--for", dest="time", metavar="TIME", help="how long to try: 90s, 10m (the default), 1h30m"
+    )
+    parser.add_argument("--trials", type=_count, metavar="N", help="how many candidates to try")
+    parser.add_argument(
+        "--records", type=Path, metavar="DIR", help="where results are kept; MODEL.records"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the search")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="OPERATOR,...",
+        help="tune kernels with one of these: conv2d, depthwise, matmul, ...",
+    )
+    parser.add_argument(
+        "--threads", type=_count, default=0, metavar="N", help="that run a kernel; by default all"
+    )
+    parser.add_argument(
+        "--on",
+        action="append",
+        default=[],
+        metavar="BOARD",
+        help="measure there: ssh:USER@HOST, or local; may be repeated",
+    )
+    parser.add_argument("--tracker", metavar="HOST:PORT", help="measure on a fleet of TVM servers")
+    parser.add_argument("--key", metavar="NAME", help="of the fleet's servers")
+    parser.add_argument(
+        "--build-limit", default="30s", metavar="TIME", help="that building one kernel may take"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the latency over time")
+    _sizes(parser)
+    _states(parser)
+    _passes_options(parser)
+    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
+    parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
+    parser.add_argument("--trusted", action="store_true", help="check the model in this process")
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the ONNX model")
-    parser.add_argument(
-        "--shape", action="append", default=[], metavar="INPUT=1x3x224x224", help="bind an input"
-    )
-    parser.add_argument(
-        "--dim", action="append", default=[], metavar="NAME=SIZE", help="bind a symbolic dimension"
-    )
+    _sizes(parser)
     _passes_options(parser)
     parser.add_argument(
         "--pass",

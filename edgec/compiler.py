@@ -9,7 +9,7 @@ input gives the same bytes.
 from __future__ import annotations
 
 import hashlib
-import json
+import itertools
 import os
 import re
 import shutil
@@ -53,8 +53,10 @@ from edgec.proof import LEVELS as PROOFS
 from edgec.proof import means_of_proof, prove, start_golden, twin_of
 from edgec.rewrite import Event, PassReport, optimize
 from edgec.runtime.load import read_manifest
+from edgec.shelf import Shelf
 from edgec.states import check_states, suggest_states
 from edgec.targets import Target
+from edgec.tune.lookup import Chooser, Lookup
 from edgec.variant import OnEvent, Workshop
 from edgec.verify import read_model
 
@@ -68,7 +70,8 @@ ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
 class Result:
     """What was compiled: the artifact's path, its manifest, and seconds by stage.
 
-    `passes` is empty, and `cached` true, where the artifact was found in the cache.
+    `passes` is empty, and `cached` true, where the artifact was found in the cache. Otherwise
+    `lowered` has what each variant was built from, by its id.
     """
 
     path: Path
@@ -76,6 +79,7 @@ class Result:
     seconds: dict[str, float]
     passes: list[PassReport]
     cached: bool
+    lowered: Mapping[str, tuple[Lowered, Plan]] = field(default_factory=dict)
 
 
 def compile_model(
@@ -135,6 +139,7 @@ class Compilation:
     seconds: dict[str, float] = field(default_factory=dict)
     passes: list[PassReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lowered: dict[str, tuple[Lowered, Plan]] = field(default_factory=dict)
 
     def to(self, output: Path, reuse: bool) -> Result:
         check_output(output)
@@ -144,16 +149,20 @@ class Compilation:
             name = self.options.name or model_name(self.source)
             means = [means_of_proof(target) for target in chosen]
             key = key_of(tool_digest(), digest, name, chosen, means, facts_of(self.options))
-            stored = self.cache.get("artifact", key) if reuse else None
+            options = self.options
+            chooser = Chooser(Lookup.of(options.records, options.bundled, options.threads))
+            shelf = Shelf(self.cache, key, chooser)
+            stored = shelf.find() if reuse else None
         for target, reached in zip(chosen, means, strict=True):
             self.require(target, reached)
         if stored is not None:
-            for note in json.loads(self.cache.get("notes", key) or b"[]"):
+            data, notes = stored
+            for note in notes:
                 self.note(note)
-            write_file(output, [stored])
+            write_file(output, [data])
         else:
             try:
-                self.build(name, chosen, digest, output)
+                self.build(name, chosen, digest, output, chooser)
             except OSError as error:
                 raise ArtifactError(
                     f"cannot be built: {error.strerror or error}",
@@ -161,36 +170,44 @@ class Compilation:
                     hint=f"temporary files go to {tempfile.gettempdir()}; "
                     "the environment variable TMPDIR names another folder",
                 ) from error
-            self.cache.put("artifact", key, output.read_bytes())
-            self.cache.put("notes", key, json.dumps(self.notes).encode())
+            shelf.keep(output.read_bytes(), self.notes)
         facts = read_manifest(output)
-        return Result(output, facts, self.seconds, self.passes, stored is not None)
+        return Result(output, facts, self.seconds, self.passes, stored is not None, self.lowered)
 
-    def build(self, name: str, chosen: Sequence[Target], digest: str, output: Path) -> None:
+    def build(
+        self, name: str, chosen: Sequence[Target], digest: str, output: Path, chooser: Chooser
+    ) -> None:
         """Every variant, proved, into one artifact."""
         if not self.options.trusted:
             sandbox.start()
         from edgec.lower.build import Builders
 
         with Builders(self.options.jobs or available_cpus()) as builders:
-            workshop = Workshop(builders, self.cache, self.options.cc, self.stage, self.on_event)
             graphs = [(dims, self.load(dims)) for dims in combinations(self.options.dims)]
             source = Source(digest, graphs[0][1].source_opset)
-            for winograd in winograd_sizes(self.options):
+            tuned = filtered = 0
+            for winograd, by in itertools.product(winograd_sizes(self.options), (chooser, None)):
+                if by is None and not tuned:
+                    continue
+                workshop = Workshop(
+                    builders, self.cache, self.options.cc, self.stage, self.on_event, by
+                )
                 built = [
                     pair
                     for dims, graph in graphs
                     for pair in self.variants(workshop, graph, name, chosen, dims, winograd)
                 ]
                 filtered = sum(_by_winograd(variant) for variant, _ in built)
+                tuned = sum(len(variant.tuned) for variant, _ in built)
                 try:
                     proved = self.prove(built, name, source, output)
                     break
                 except VerifyError as error:
-                    if not filtered:
+                    if not filtered and not tuned:
                         raise
                     shutil.rmtree(evidence_of(output), ignore_errors=True)
-                    self.note(f"Winograd tiles of {winograd} are too inaccurate: {error.what}")
+                    to_blame = "tuning records" if tuned else f"Winograd tiles of {winograd}"
+                    self.note(f"{to_blame} are too inaccurate: {error.what}")
         if filtered:
             self.note(f"{filtered} convolutions by Winograd tiles of at most {winograd}")
         variants = [variant for variant, _ in built]
@@ -325,6 +342,7 @@ class Compilation:
                     lowerings[target.channel_block] = lowered, plan(lowered.program)
             lowered, planned = lowerings[target.channel_block]
             variant = workshop.build(lowered, planned, target, dims, golden.result)
+            self.lowered[variant.id] = lowered, planned
             twin = None
             if means_of_proof(target) == "host-twin":
                 twin = workshop.build(lowered, planned, targets.host(), dims, golden.result)

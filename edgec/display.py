@@ -11,7 +11,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgec.errors import EXIT_INTERRUPTED, EdgecError
@@ -27,7 +27,7 @@ class Display:
         self.as_json = as_json
         self.verbose = verbose
         self._live = sys.stderr.isatty() and not as_json
-        self._shown = False
+        self._shown = 0
         self._said = time.monotonic()
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -43,14 +43,14 @@ class Display:
         elif kind == "text":
             self._line(event["text"])
         elif kind == "progress":
-            self._status(f"{event['stage']} {event['done']}/{event['total']} {event['item']}")
+            self.changing([f"{event['stage']} {event['done']}/{event['total']} {event['item']}"])
         elif kind == "trial":
             threads = f" x{event['threads']}" if "threads" in event else ""
-            self._status(f"trying {event['engine']} {event['file']}{threads}")
+            self.changing([f"trying {event['engine']} {event['file']}{threads}"])
         elif kind == "round":
-            self._status(f"round {event['done']}/{event['rounds']}")
+            self.changing([f"round {event['done']}/{event['rounds']}"])
         elif kind == "stage" and event["state"] == "start":
-            self._status(f"{event['stage']} ...")
+            self.changing([f"{event['stage']} ..."])
         elif kind == "stage" and self.verbose:
             self._line(f"{event['stage']:<10} {event['seconds']:6.2f} s")
 
@@ -106,11 +106,27 @@ class Display:
             )
         print("edgec: interrupted", file=sys.stderr)
 
+    def changing(self, lines: Sequence[str]) -> None:
+        """Show lines in the place of those that this showed before; where that cannot be done, the
+        first of them now and then."""
+        if self._live:
+            width = shutil.get_terminal_size().columns
+            text = "\n".join(line[: width - 1] for line in lines)
+            print(f"{self._erase()}\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            self._shown = len(lines)
+        elif time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+            self._line(lines[0])
+            self._said = time.monotonic()
+
     def close(self) -> None:
-        """Take the changing line away."""
+        """Take the changing lines away."""
         if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            self._shown = False
+            print(f"{self._erase()}\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = 0
+
+    def _erase(self) -> str:
+        """What moves a terminal back to the first of the changing lines, and clears the others."""
+        return f"\x1b[{self._shown - 1}F\x1b[J" if self._shown > 1 else ""
 
     def _object(self, event: Mapping[str, Any]) -> None:
         print(json.dumps(_finite(event)), flush=True)
@@ -118,15 +134,6 @@ class Display:
     def _line(self, text: str) -> None:
         self.close()
         print(text, file=sys.stderr, flush=True)
-
-    def _status(self, text: str) -> None:
-        if self._live:
-            width = shutil.get_terminal_size().columns
-            print(f"\r\x1b[K{text[: width - 1]}", end="", file=sys.stderr, flush=True)
-            self._shown = True
-        elif time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
-            self._line(text)
-            self._said = time.monotonic()
 
 
 def _finite(value: Any) -> Any:

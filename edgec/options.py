@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from edgec.errors import UsageError
 from edgec.passes import LEVELS, PASSES
@@ -30,6 +31,10 @@ class Options:
         trusted: run ONNX's native code in this process, without the helper that catches crashes.
         require: the least proof that will do: "none", "host-twin", "emulated" or "device".
         jobs: processes that build kernels; by default the processors available.
+        records: a store of tuning records (`edgec.tune.records`) to choose schedules by.
+        bundled: choose by the records that ship with edgec, too, where `records` has none.
+        threads: that the module is to be run with: choose by records of so many; by default by
+            those of the largest number there is for a kernel.
     """
 
     targets: tuple[str, ...] = ("host",)
@@ -45,9 +50,14 @@ class Options:
     trusted: bool = False
     require: str = "none"
     jobs: int | None = None
+    records: Path | None = None
+    bundled: bool = True
+    threads: int | None = None
 
 
-_NOT_IN_THE_RESULT = frozenset(["targets", "trusted", "require", "jobs", "name"])
+_NOT_IN_THE_RESULT = frozenset(
+    ["targets", "trusted", "require", "jobs", "name", "records", "bundled", "threads"]
+)
 """Options that change nothing in the artifact beyond what the cache's key has already."""
 
 
@@ -60,6 +70,8 @@ def check_options(options: Options, print_after: frozenset[str]) -> None:
         raise UsageError(f"there is no level {options.level}", hint="levels are 0 to 3")
     if options.jobs is not None and options.jobs < 1:
         raise UsageError(f"kernels cannot be built by {options.jobs} processes")
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"a module cannot be run with {options.threads} threads")
     if options.stop_after is not None and options.stop_after < 0:
         raise UsageError(f"{options.stop_after} is no number of rewrites")
     if options.require not in PROOFS:

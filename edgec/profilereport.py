@@ -18,6 +18,12 @@ FEWER = 1.05
 """A share of the peak that no error of measurement explains."""
 
 
+def label_of(kernel: str) -> str:
+    """A kernel's name without what only tells it from others: "conv2d add relu"."""
+    words = re.sub(r"_over_\d+$", "", kernel).removeprefix("fused_").split("_")
+    return " ".join(filter(None, (word.rstrip("0123456789") for word in words)))
+
+
 @dataclass(frozen=True)
 class StepTime:
     """One kernel call of the plan.
@@ -40,8 +46,7 @@ class StepTime:
     @property
     def label(self) -> str:
         """The kernel's name without what only tells it from others: "conv2d add relu"."""
-        words = re.sub(r"_over_\d+$", "", self.kernel).removeprefix("fused_").split("_")
-        return " ".join(filter(None, (word.rstrip("0123456789") for word in words)))
+        return label_of(self.kernel)
 
     @property
     def gflops(self) -> float | None:

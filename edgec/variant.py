@@ -16,6 +16,8 @@ from edgec.emit.toolchain import Toolchain
 from edgec.plan import Plan
 from edgec.proof import Golden
 from edgec.targets import Target
+from edgec.tune.lookup import Choice, Chooser
+from edgec.tune.record import features_key
 
 if TYPE_CHECKING:
     from edgec.lower.build import Builders
@@ -27,13 +29,15 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Workshop:
-    """What all variants of one compilation are built with."""
+    """What all variants of one compilation are built with; without a chooser, by the rules' own
+    schedules."""
 
     builders: Builders
     cache: Cache
     cc: str | None
     stage: Callable[[str], AbstractContextManager[None]]
     on_event: OnEvent
+    chooser: Chooser | None
 
     def build(
         self,
@@ -49,15 +53,25 @@ class Workshop:
             LoweringError: a kernel does not compile, or the library does not link.
             TargetError: the toolchain is missing.
         """
-        from edgec.lower.build import symbol_of
+        from edgec.lower.build import kernel_key, symbol_of
 
         program = plan.program
         used = list(dict.fromkeys(call.kernel for call in program.calls()))
         base = {name: overwrite.kernel for name, overwrite in plan.in_place.items()}
         overwrites = {name: (o.source, o.target) for name, o in plan.in_place.items()}
         functions = {name: lowered.kernels[base.get(name, name)] for name in used}
+        keys = {name: kernel_key(function) for name, function in functions.items()}
+        choices = self._choices(list(keys.values()), target)
+        tuned = {name: choices[key] for name, key in keys.items() if key in choices}
+        decisions = {name: choice.record.decisions for name, choice in tuned.items()}
         with self.stage("kernels"):
-            build = self.builders.build(functions, overwrites, target, self.cache, self._progress)
+            build = self.builders.build(
+                functions, overwrites, target, self.cache, self._progress, decisions
+            )
+        for name, why in build.refused.items():
+            del tuned[name]
+            text = f"the record of kernel {name} does not compile: {why.splitlines()[0]:.200}"
+            self.on_event({"event": "warning", "text": text})
         with self.stage("golden"):
             proof = golden()
         kernels = [build.kernels[name] for name in used]
@@ -97,7 +111,16 @@ class Workshop:
             scratch_bytes=scratch,
             golden=packed,
             linker=toolchain.version(),
+            tuned=tuned,
         )
+
+    def _choices(self, kernels: list[str], target: Target) -> dict[str, Choice]:
+        """What records say of kernels, by their keys."""
+        from edgec.targets.cpu.knobs import SPACE_VERSION
+
+        if self.chooser is None:
+            return {}
+        return self.chooser.choose(kernels, SPACE_VERSION, features_key(target))
 
     def _progress(self, done: int, total: int, item: str) -> None:
         self.on_event(

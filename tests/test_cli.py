@@ -24,7 +24,7 @@ REPO = Path(__file__).parents[1]
 DOCUMENT = REPO / "docs" / "json.md"
 COMMANDS = [
     *("optimize", "bisect", "diff"),
-    *("compile", "run", "verify", "bench", "export"),
+    *("compile", "tune", "run", "verify", "bench", "export"),
     *("inspect", "targets", "passes", "doctor", "cache"),
 ]
 
@@ -313,9 +313,12 @@ def documented() -> dict[str, set[str]]:
 @pytest.fixture
 def command_lines(digits: Path, digits_artifact: Path, tmp_path: Path) -> dict[str, list[object]]:
     """One use of every command, by its heading in docs/json.md."""
+    store = tmp_path / "store"
+    store.mkdir()
     bench = ["--model", digits, "--calls", "20", "--against", "onnxruntime"]
     return {
         "compile": ["compile", digits, "-o", tmp_path / "x.edgec"],
+        "tune": ["tune", digits, "--trials", "3", "--records", tmp_path / "tuned"],
         "compile --emit": ["compile", digits, "--emit", "c", "-o", tmp_path / "x.c"],
         "optimize": ["optimize", digits, "-o", tmp_path / "x.onnx"],
         "bisect": ["bisect", digits, "--passes", "fuse-conv-bn"],
@@ -328,6 +331,11 @@ def command_lines(digits: Path, digits_artifact: Path, tmp_path: Path) -> dict[s
         "export": ["export", digits_artifact, tmp_path / "out"],
         "inspect MODEL": ["inspect", digits],
         "inspect ARTIFACT": ["inspect", digits_artifact],
+        "records list`, `records show": ["records", "list", store],
+        "records merge": ["records", "merge", tmp_path / "merged", store],
+        "records export": ["records", "export", store, tmp_path / "best.jsonl"],
+        "records prune": ["records", "prune", store],
+        "records check": ["records", "check", store],
         "targets": ["targets"],
         "targets NAME": ["targets", "aarch64"],
         "passes": ["passes"],

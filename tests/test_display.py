@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from terminal import on_terminal
 
 from edgec import display as display_module
 from edgec.display import Display
 from edgec.errors import ModelError
-
-
-def on_terminal(command: list[str], environment: dict[str, str]) -> str:
-    """What `command` writes to a terminal of 60 columns."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        command,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env=os.environ | environment | {"COLUMNS": "60"},
-    )
-    os.close(slave)
-    seen = b""
-    while True:
-        try:
-            block = os.read(master, 65536)
-        except OSError:
-            break
-        if not block:
-            break
-        seen += block
-    os.close(master)
-    assert process.wait() == 0
-    return seen.decode()
 
 
 def test_one_changing_line_on_a_terminal(digits: Path, session_cache: Path, tmp_path: Path) -> None:

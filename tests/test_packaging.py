@@ -134,7 +134,10 @@ def test_wheel_holds_everything(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("edgec", "passes", "targets"):
         for path in (REPO / folder).rglob("*"):
-            if path.suffix in {".py", ".c", ".h", ".toml"} and "__pycache__" not in path.parts:
+            if (
+                path.suffix in {".py", ".c", ".h", ".toml", ".jsonl"}
+                and "__pycache__" not in path.parts
+            ):
                 place = path.relative_to(REPO)
                 expected = place if folder == "edgec" else Path("edgec") / place
                 assert str(expected) in names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from edgec.errors import UsageError
@@ -28,6 +29,18 @@ def dims(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
 def states(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """`OUT=IN`, several times."""
     return tuple(_split(text, "--state", "OUT=IN") for text in texts)
+
+
+def seconds(text: str, option: str) -> float:
+    """A time such as `90s`, `10m`, `1h30m`; a number alone is of seconds."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
+    total = match and sum(
+        float(number or 0) * unit
+        for number, unit in zip(match.groups(), (3600, 60, 1), strict=True)
+    )
+    if not total:
+        raise UsageError(f"'{text}' is no time", where=option, hint=f"write {option} 10m")
+    return total
 
 
 def _split(text: str, option: str, form: str) -> tuple[str, str]:

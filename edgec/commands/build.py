@@ -21,6 +21,7 @@ from edgec.errors import ArtifactError, UsageError
 from edgec.options import Options
 from edgec.optreport import pass_table
 from edgec.report import duration, size
+from edgec.tune.records import Store
 
 
 def compile_(args: argparse.Namespace, display: Display) -> int:
@@ -39,7 +40,14 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
         trusted=args.trusted,
         require=args.require,
         jobs=args.jobs,
+        records=args.records,
+        bundled=args.bundled,
+        threads=args.threads,
     )
+    if args.tune:
+        from edgec.commands.tune import tune_before
+
+        options = tune_before(args.model, options, args.tune, display)
     print_after = frozenset(args.print_after)
     if args.emit:
         written = emit_forms(
@@ -51,7 +59,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
             on_event=display.event,
         )
         if args.dependencies:
-            _write_dependencies(args.model, written)
+            _write_dependencies(args.model, args.records, written)
         display.result({"written": [str(path) for path in written]}, "")
         return 0
     output = args.output or Path(Path(args.model).stem + ".edgec")
@@ -69,7 +77,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
     if args.time_passes:
         display.event({"event": "text", "text": pass_table(result.passes)})
     if args.dependencies:
-        _write_dependencies(args.model, [output])
+        _write_dependencies(args.model, args.records, [output])
     if args.runner:
         _write_runner(output, output.with_suffix(".run"), None, args.cc)
     display.result(_facts(result), _summary(result))
@@ -100,11 +108,12 @@ def _write_runner(artifact: Path, path: Path, variant: str | None, cc: str | Non
     write_file(path, [link_runner(model, toolchain)], executable=True)
 
 
-def _write_dependencies(model: str, outputs: Sequence[Path]) -> None:
-    """A make rule beside the first output: the outputs depend on the model and its external data;
-    a file that is gone is no error."""
+def _write_dependencies(model: str, records: Path | None, outputs: Sequence[Path]) -> None:
+    """A make rule beside the first output: the outputs depend on the model, its external data and
+    the records; a file that is gone is no error."""
     made = " ".join(_for_make(output) for output in outputs)
-    needed = [_for_make(path) for path in source_files(model)]
+    files = [*source_files(model), *([Store(records).file] if records else [])]
+    needed = [_for_make(path) for path in files]
     rules = [f"{made}: {' '.join(needed)}\n", *(f"\n{name}:\n" for name in needed)]
     path = outputs[0]
     write_file(path.with_name(f"{path.name}.d"), ["".join(rules).encode()])
@@ -136,17 +145,28 @@ def _facts(result: Result) -> dict[str, Any]:
                     "weights_bytes",
                 )
             }
-            | {"kernels": len(variant["kernels"]), "steps": len(variant["steps"])}
+            | {
+                "kernels": len(variant["kernels"]),
+                "tuned": _tuned(variant),
+                "steps": len(variant["steps"]),
+            }
             for variant in result.manifest["variants"]
         ],
     }
 
 
+def _tuned(variant: dict[str, Any]) -> int:
+    """How many kernels have a schedule that tuning found."""
+    return sum("tuned" in kernel for kernel in variant["kernels"])
+
+
 def _summary(result: Result) -> str:
     lines = []
     for variant in result.manifest["variants"]:
+        tuned = f" ({_tuned(variant)} tuned)" if _tuned(variant) else ""
         lines += [
-            f"{variant['id']}: {len(variant['steps'])} steps, {len(variant['kernels'])} kernels, "
+            f"{variant['id']}: {len(variant['steps'])} steps, "
+            f"{len(variant['kernels'])} kernels{tuned}, "
             f"weights {size(variant['weights_bytes'])}",
             f"  arena {size(variant['arena_bytes'])}, bound {size(variant['arena_bound_bytes'])} "
             f"({size(variant['given_order_bound_bytes'])} in the given order), "

@@ -20,6 +20,7 @@ from edgec.plan import Plan
 from edgec.program import Call, Extent, Repeat, Step, Tensor
 from edgec.runtime.load import read_manifest, read_member
 from edgec.targets import Target, resolve
+from edgec.tune.lookup import Choice
 
 FORMAT_VERSION = (1, 0)
 ABI_VERSION = 1
@@ -29,7 +30,8 @@ ABI_VERSION = 1
 class Variant:
     """One build of the model: for one target, one set of shapes, one precision.
 
-    `kernels` maps kernel names to their symbol and the bytes of their object.
+    `kernels` maps kernel names to their symbol and the bytes of their object; `tuned` has the
+    records that some of them were compiled by.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Variant:
     scratch_bytes: int
     golden: bytes
     linker: str
+    tuned: Mapping[str, Choice]
 
 
 @dataclass(frozen=True)
@@ -131,11 +134,29 @@ def _variant(name: str, variant: Variant, verified: str) -> dict[str, Any]:
         "given_order_bound_bytes": variant.plan.given_bound_bytes,
         "scratch_bytes": variant.scratch_bytes,
         "kernels": [
-            {"name": kernel, "symbol": symbol, "bytes": nbytes}
+            {"name": kernel, "symbol": symbol, "bytes": nbytes, **_tuned(variant, kernel)}
             for kernel, (symbol, nbytes) in variant.kernels.items()
         ],
         "steps": [_step(step, variant.plan) for step in program.steps],
         "verified": verified,
+    }
+
+
+def _tuned(variant: Variant, kernel: str) -> dict[str, Any]:
+    """ "tuned" of a kernel whose schedule is not the rule's: whose measurement it was chosen by."""
+    choice = variant.tuned.get(kernel)
+    if choice is None:
+        return {}
+    record = choice.record
+    gain = None if record.gain is None else round(record.gain, 3)
+    return {
+        "tuned": {
+            "from": choice.origin,
+            "machine": record.machine,
+            "date": record.date,
+            "threads": record.threads,
+            "gain": gain,
+        }
     }
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -28,16 +28,20 @@ TIME_LIMIT = 120.0
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
+_BY_RULE: Mapping[str, Mapping[str, int | str]] = {}
+
 Progress = Callable[[int, int, str], None]
 """Called with kernels done, kernels in all, and the name of the one just finished."""
 
 
 @dataclass(frozen=True)
 class Build:
-    """The compiled kernels by name, and how many of them came from the cache."""
+    """The compiled kernels by name, how many of them came from the cache, and why those failed that
+    were compiled by the rules after all."""
 
     kernels: dict[str, CompiledKernel]
     cached: int
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 class Builders:
@@ -60,11 +64,14 @@ class Builders:
         target: Target,
         cache: Cache,
         progress: Progress | None = None,
+        decisions: Mapping[str, Mapping[str, int | str]] = _BY_RULE,
     ) -> Build:
         """Compile `kernels`, taking from `cache` what is there.
 
         `overwrites` has (input, output) parameters of those that write an output where an input
-        was. The object of a kernel defines the symbol that `symbol_of` gives.
+        was, `decisions` the knobs of those whose schedule is not all the rule's
+        (`edgec.targets.cpu.knobs`). The object of a kernel defines the symbol that `symbol_of`
+        gives. A kernel that does not compile by its decisions is compiled by the rule.
 
         Raises:
             LoweringError: kernels that fail to compile or exceed the time limit, all of them.
@@ -77,6 +84,7 @@ class Builders:
                 symbol_of(function, overwrites.get(name)),
                 target,
                 overwrites.get(name),
+                decisions.get(name, {}),
             )
             key = _key(function, request)
             found = cache.get("kernel", key)
@@ -86,6 +94,7 @@ class Builders:
                 jobs.put((name, key, request))
         cached = len(done)
         failures: dict[str, str] = {}
+        refused: dict[str, str] = {}
         lock = threading.Lock()
 
         def drain(worker: Worker) -> None:
@@ -95,6 +104,11 @@ class Builders:
                 except queue.Empty:
                     return
                 answer = worker.ask(request)
+                if answer.error and request.decisions and not worker.stopped:
+                    refused[name] = answer.error
+                    request = replace(request, decisions={})
+                    key = _key(kernels[name], request)
+                    answer = worker.ask(request)
                 with lock:
                     if worker.stopped:
                         return
@@ -111,6 +125,8 @@ class Builders:
             thread.start()
         for thread in threads:
             thread.join()
+        for worker in self._workers:
+            worker.renew()
         if failures:
             first = next(iter(failures.values()))
             raise LoweringError(
@@ -118,7 +134,7 @@ class Builders:
                 where="kernel " + ", ".join(failures),
                 hint="this is a fault of edgec: please report it with the model",
             )
-        return Build(done, cached)
+        return Build(done, cached, refused)
 
 
 class Worker:
@@ -129,6 +145,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.stopped = False
+        self._replaced = False
         self._lock = threading.Lock()
         self._process = self._start()
 
@@ -147,15 +164,16 @@ class Worker:
         """The process that answers now."""
         return self._process.pid
 
-    def ask(self, request: Request, limit_s: float = TIME_LIMIT) -> Answer:
-        """Send a request and wait for its answer, for `limit_s` seconds at most."""
+    def ask(self, request: Request, limit_s: float | None = None) -> Answer:
+        """Send a request and wait for its answer, for `limit_s` seconds at most, by default
+        `TIME_LIMIT`."""
         late = threading.Event()
 
         def give_up() -> None:
             late.set()
             self._process.kill()
 
-        timer = threading.Timer(limit_s, give_up)
+        timer = threading.Timer(TIME_LIMIT if limit_s is None else limit_s, give_up)
         timer.start()
         started = time.monotonic()
         try:
@@ -172,9 +190,18 @@ class Worker:
             if not self.stopped:
                 self._end()
                 self._process = self._start()
+                self._replaced = True
         if late.is_set():
             return Answer(error=f"took longer than {time.monotonic() - started:.0f} s")
         return Answer(error=f"the compiler process ended with status {code}")
+
+    def renew(self) -> None:
+        """Replace a process that `ask` started: it dies with the thread that called that."""
+        with self._lock:
+            if self._replaced and not self.stopped:
+                self._end()
+                self._process = self._start()
+            self._replaced = False
 
     def stop(self) -> None:
         """End the process for good."""
@@ -195,6 +222,11 @@ def symbol_of(function: tirx.PrimFunc, overwrites: tuple[int, int] | None = None
     return f"k{key_of(_structure(function), overwrites)[:16]}"
 
 
+def kernel_key(function: tirx.PrimFunc) -> str:
+    """What a kernel is known by, in every model and session: a digest of its structure."""
+    return key_of(_structure(function))
+
+
 def _structure(function: tirx.PrimFunc) -> tuple[object, ...]:
     signature = [(str(b.dtype), [int(size) for size in b.shape]) for b in function.params]
     return tvm_ffi.structural_hash(function), signature
@@ -202,7 +234,8 @@ def _structure(function: tirx.PrimFunc) -> tuple[object, ...]:
 
 def _key(function: tirx.PrimFunc, request: Request) -> str:
     tool = tool_digest("lower", "targets")
-    return key_of(_structure(function), request.target, request.overwrites, tool)
+    decided = [sorted(request.decisions.items())] if request.decisions else []
+    return key_of(_structure(function), request.target, request.overwrites, tool, *decided)
 
 
 def _python_path() -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tvm.ir import IRModule, PointerType, PrimType
 from edgec.lower.fast_math import expand_math
 from edgec.targets import Target
 from edgec.targets.cpu import schedule
+from edgec.targets.cpu.knobs import Decided, Value
 
 _WORKSPACE_ALIGNMENT = 64
 _STACK_BYTES = 4096
@@ -47,10 +49,18 @@ def tvm_target(target: Target) -> tvm.target.Target:
 
 
 def compile_kernel(
-    function: str, symbol: str, target: Target, overwrites: tuple[int, int] | None
+    function: str,
+    symbol: str,
+    target: Target,
+    overwrites: tuple[int, int] | None,
+    decisions: Mapping[str, Value],
 ) -> CompiledKernel:
-    """Schedule, lower and compile the PrimFunc that `function` holds as TVM's JSON."""
-    module = lower(schedule(tvm.ir.load_json(function), target), symbol, target, overwrites)
+    """Schedule, lower and compile the PrimFunc that `function` holds as TVM's JSON.
+
+    `decisions` set knobs of its schedule; where they say nothing, the rule's choice stands.
+    """
+    scheduled = schedule(tvm.ir.load_json(function), target, Decided(decisions))
+    module = lower(scheduled, symbol, target, overwrites)
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         path = Path(folder) / "kernel.o"
         generate(module, target).write_to_file(str(path))

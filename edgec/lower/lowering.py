@@ -13,9 +13,11 @@ from tvm import relax
 
 from edgec.graph import Graph
 from edgec.inspect import macs
-from edgec.lower.chain import chain_convolutions
+from edgec.lower.attention_kernel import join_attention
+from edgec.lower.chain import feeds_depthwise
 from edgec.lower.convert import EXTENTS, ORIGIN, to_relax
 from edgec.lower.extract import Lowered, extract
+from edgec.lower.joined import join
 from edgec.lower.origins import trace
 from edgec.lower.views import VIEWS
 from edgec.program import Call, Program, Step, Tensor
@@ -68,7 +70,7 @@ def lower_graph(
     separate, grouped, fused = fusion(operators)
     nodes = trace(separate, grouped, dict(operators.attrs[ORIGIN]))
     extents = [(int(output), int(axis)) for output, axis in operators.attrs[EXTENTS]]
-    chained = chain_convolutions(fused, nodes)
+    chained = join_attention(join(fused, nodes, feeds_depthwise), nodes)
     lowered = extract(chained, name, inputs, outputs, states, extents, nodes)
     lowered.program.steps = _with_macs(lowered.program, graph)
     return lowered

@@ -12,7 +12,8 @@ import os
 import pickle
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from edgec.targets import Target
@@ -22,12 +23,14 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Request:
-    """Compile one kernel: `function` is TVM's JSON of an unscheduled PrimFunc."""
+    """Compile one kernel: `function` is TVM's JSON of an unscheduled PrimFunc, `decisions` are its
+    schedule's, by knob."""
 
     function: str
     symbol: str
     target: Target
     overwrites: tuple[int, int] | None
+    decisions: Mapping[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,11 @@ def main() -> None:
             raise TypeError(f"unexpected request {type(request).__name__}")
         try:
             compiled = compile_kernel(
-                request.function, request.symbol, request.target, request.overwrites
+                request.function,
+                request.symbol,
+                request.target,
+                request.overwrites,
+                request.decisions,
             )
             answer = Answer(compiled.object, compiled.scratch_bytes)
         except Exception as error:  # TVM raises bare Exception subclasses of many kinds

@@ -1,1 +1,1 @@
-"""Autotuning: better choices for the knobs of the schedules, found by measuring."""
+"""Tuning: finding better schedules of kernels by measuring them, and keeping what was found."""

@@ -10,8 +10,9 @@ import json
 import os
 import queue
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -100,9 +101,20 @@ class Measurer:
         for station in self._stations:
             station.close()
 
+    def threads(self) -> int:
+        """How many threads every board can run at once; waits until all have said so.
+
+        Raises:
+            TuningError: no board is left.
+        """
+        while any(not station.threads and station.loss is None for station in self._stations):
+            time.sleep(0.01)
+        self._require_a_board()
+        return min(station.threads for station in self._stations if station.threads)
+
     def measure(
         self, kernel: Kernel, candidates: Iterable[Decisions], threads: int
-    ) -> Iterator[tuple[Decisions, Measured]]:
+    ) -> Generator[tuple[Decisions, Measured]]:
         """The candidates with their times, as they come; failures are results too.
 
         `candidates` is read as far ahead as keeps builds and boards busy, so it may be a generator
@@ -187,7 +199,7 @@ class Measurer:
             if known is not None:
                 built(known)
             else:
-                request = Request(text, symbol, self.target, kernel.overwrites)
+                request = Request(text, symbol, self.target, kernel.overwrites, dict(decisions))
                 self._builds.submit(request, built, closed.is_set)
 
         waiting, more = 0, iter(candidates)
@@ -217,13 +229,16 @@ class Measurer:
             try:
                 return results.get(timeout=1.0)
             except queue.Empty:
-                losses = [s.loss for s in self._stations if s.loss is not None]
-                if len(losses) == len(self._stations):
-                    raise TuningError(
-                        "no board is left to measure on: "
-                        + "; ".join(f"{loss.where}: {loss.what}" for loss in losses),
-                        hint=next((loss.hint for loss in losses if loss.hint), ""),
-                    ) from losses[-1]
+                self._require_a_board()
+
+    def _require_a_board(self) -> None:
+        losses = [s.loss for s in self._stations if s.loss is not None]
+        if len(losses) == len(self._stations):
+            raise TuningError(
+                "no board is left to measure on: "
+                + "; ".join(f"{loss.where}: {loss.what}" for loss in losses),
+                hint=next((loss.hint for loss in losses if loss.hint), ""),
+            ) from losses[-1]
 
     def _bounded(self, effort: Effort, symbol: str) -> Effort:
         """No more time for a candidate than it can be worth."""

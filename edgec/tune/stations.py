@@ -82,6 +82,7 @@ class Station:
     """A board with the thread that takes jobs for it from a queue.
 
     `apart` keeps builds away from a measurement on so many threads. `on_note` is told of losses.
+    `threads` is how many the board can run at once, 0 as long as that is not known.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Station:
     ) -> None:
         self.board = board
         self.loss: EdgecError | None = None
+        self.threads = 0
         self._cpu = cpu
         self._target = target
         self._cache = cache
@@ -117,6 +119,7 @@ class Station:
     def _serve(self) -> None:
         try:
             self._host = self._connection.start(self._target, self._cache)
+            self.threads = self._host.threads
             while (job := self._jobs.get()) is not None and not self._closing.is_set():
                 if not job.dropped():
                     self._take(job)

@@ -1,8 +1,9 @@
 """Schedules for CPUs: how a kernel's loops are tiled, vectorised and shared among threads.
 
 `RULES` is tried in order; the first rule that takes a kernel schedules it. A rule is a function
-`rule(schedule, target) -> bool` over TVM's `s_tir.Schedule`; it declines, before it changes
-anything, by returning False. The last rule takes everything.
+`rule(schedule, target, choose) -> bool` over TVM's `s_tir.Schedule`; it declines, before it changes
+anything, by returning False. The last rule takes everything. What a rule chooses among, it asks
+`choose` for (`edgec.targets.cpu.knobs`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from collections.abc import Callable
 from tvm import s_tir, tirx
 
 from edgec.targets import Target
+from edgec.targets.cpu.attention import schedule_attention
 from edgec.targets.cpu.blocks import inline_cheap_producers
 from edgec.targets.cpu.chain import schedule_chain
 from edgec.targets.cpu.conv2d import schedule_conv2d
 from edgec.targets.cpu.conv_transpose import schedule_conv_transpose
 from edgec.targets.cpu.elementwise import schedule_elementwise
 from edgec.targets.cpu.image import schedule_image
+from edgec.targets.cpu.knobs import Choose, by_rule
 from edgec.targets.cpu.matmul import schedule_matmul
 from edgec.targets.cpu.prefetch import insert_prefetches
 from edgec.targets.cpu.reduction import schedule_reduction
@@ -25,13 +28,14 @@ from edgec.targets.cpu.rows import schedule_rows
 from edgec.targets.cpu.transpose import schedule_transpose
 from edgec.targets.cpu.winograd import schedule_winograd
 
-Rule = Callable[[s_tir.Schedule, Target], bool]
+Rule = Callable[[s_tir.Schedule, Target, Choose], bool]
 
 RULES: tuple[Rule, ...] = (
     schedule_conv2d,
     schedule_chain,
     schedule_winograd,
     schedule_conv_transpose,
+    schedule_attention,
     schedule_matmul,
     schedule_rows,
     schedule_reduction,
@@ -41,7 +45,9 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def schedule(function: tirx.PrimFunc, target: Target, *, strict: bool = False) -> tirx.PrimFunc:
+def schedule(
+    function: tirx.PrimFunc, target: Target, choose: Choose = by_rule, *, strict: bool = False
+) -> tirx.PrimFunc:
     """`function` with its loops arranged for `target`; the result computes the same values, sums in
     a different order apart.
 
@@ -52,7 +58,7 @@ def schedule(function: tirx.PrimFunc, target: Target, *, strict: bool = False) -
         work = s_tir.Schedule(function)
         try:
             inline_cheap_producers(work)
-            if rule(work, target):
+            if rule(work, target, choose):
                 return insert_prefetches(work.mod["main"])
         except s_tir.ScheduleError:
             if strict:

@@ -13,7 +13,8 @@ from tvm.s_tir.schedule import SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
-from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, tile
+from edgec.targets.cpu.knobs import Choose, number, under
+from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, tile, unroll_terms
 
 _BAND_BYTES = 256 << 10
 """Of the image between, that a thread computes at a time."""
@@ -22,7 +23,7 @@ _BAND_ROWS = 8
 """Below so many rows a band computes too much of its neighbours' rows again."""
 
 
-def schedule_chain(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_chain(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels of both convolutions, one tail each."""
     blocks = compute_blocks(schedule)
     names = [schedule.get(block).name_hint for block in blocks]
@@ -34,12 +35,17 @@ def schedule_chain(schedule: s_tir.Schedule, target: Target) -> bool:
         return False
     if (first == 1 and names[0] != "pad") or not is_output(schedule, blocks[-1]):
         return False
-    _schedule(schedule, blocks, first, second, target)
+    _schedule(schedule, blocks, first, second, target, choose)
     return True
 
 
 def _schedule(
-    schedule: s_tir.Schedule, blocks: list[SBlockRV], first: int, second: int, target: Target
+    schedule: s_tir.Schedule,
+    blocks: list[SBlockRV],
+    first: int,
+    second: int,
+    target: Target,
+    choose: Choose,
 ) -> None:
     conv, image, depthwise, output = (
         blocks[first],
@@ -51,10 +57,13 @@ def _schedule(
         schedule.compute_inline(border)
     _, channels, rows, width, lanes = extents(schedule, output)
     _, _, image_rows, image_width, _ = extents(schedule, image)
-    blocks_in, columns_in = tile(channels, image_width, target, lanes, short=True)
-    columns = depthwise_columns(width, target, lanes)
+    of_conv, of_depthwise = under("conv", choose), under("depthwise", choose)
+    blocks_in, columns_in = tile(channels, image_width, target, lanes, of_conv, short=True)
+    columns = depthwise_columns(width, target, lanes, of_depthwise)
     row_bytes = 4 * blocks_in * image_width * lanes * image_rows // rows
     band = largest_divisor(rows, max(_BAND_ROWS, _BAND_BYTES // row_bytes))
+    bands = [n for n in range(4, rows + 1) if rows % n == 0 and n * row_bytes <= 4 * _BAND_BYTES]
+    band = number(choose, "band", bands, band)
 
     batch, channel, row, column, lane = schedule.get_loops(output)
     channel, channel_in = schedule.split(channel, factors=[None, blocks_in])
@@ -76,8 +85,10 @@ def _schedule(
     schedule.vectorize(lane)
     schedule.compute_at(conv, column, preserve_unit_loops=True)
 
-    for loop in sum_in_registers(schedule, depthwise, target):
+    for loop in sum_in_registers(schedule, depthwise, target, of_depthwise):
         schedule.unroll(loop)
-    summed = sum_in_registers(schedule, conv, target)
+    summed = sum_in_registers(schedule, conv, target, of_conv)
     if len(summed) == 3:
         schedule.unroll(summed[-1])
+    else:
+        unroll_terms(schedule, summed[-1], blocks_in * columns_in, of_conv)

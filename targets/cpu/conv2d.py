@@ -24,12 +24,19 @@ from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV
 
 from edgec.targets import Target
-from edgec.targets.cpu.blocks import extents
+from edgec.targets.cpu.blocks import extent, extents
 from edgec.targets.cpu.conv2d_parts import schedule_by_parts, sums_by_parts
 from edgec.targets.cpu.convolution import Convolution, convolution
 from edgec.targets.cpu.elementwise import vectorise_and_share
+from edgec.targets.cpu.knobs import Choose, number, whether
 from edgec.targets.cpu.sharing import products_pay
-from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, tile
+from edgec.targets.cpu.tiles import (
+    depthwise_columns,
+    most_sums,
+    sum_in_registers,
+    tile,
+    unroll_terms,
+)
 
 _SHORT = 64
 """Terms of a sum up to which few sums at a time are better."""
@@ -40,89 +47,119 @@ _CACHED_BYTES = 1 << 20
 _LEAST_ROWS = 8
 """Fewer rows than this cannot be shared evenly."""
 
+_WRITTEN = 400
+"""Vectors of multiply-adds up to which all taps of a window may be written out."""
 
-def schedule_conv2d(schedule: s_tir.Schedule, target: Target) -> bool:
+
+def schedule_conv2d(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels whose one reduction is a blocked convolution, with at most one tail block."""
     conv = convolution(schedule, ("conv2d_blocked", "depthwise_blocked"))
     if conv is None:
         return False
     if schedule.get(conv.sums).name_hint == "depthwise_blocked":
-        _schedule_depthwise(schedule, conv, target)
+        _schedule_depthwise(schedule, conv, target, choose)
     elif len(extents(schedule, conv.sums)) == 8:
-        _schedule_plain_input(schedule, conv, target)
+        _schedule_plain_input(schedule, conv, target, choose)
     else:
-        _schedule_dense(schedule, conv, target)
+        _schedule_dense(schedule, conv, target, choose)
     return True
 
 
-def _schedule_depthwise(schedule: s_tir.Schedule, conv: Convolution, target: Target) -> None:
-    *_, width, lanes = extents(schedule, conv.output)
-    columns = depthwise_columns(width, target, lanes)
-    _tiles(schedule, conv, 1, columns, rows_first=False, target=target)
+def _schedule_depthwise(
+    schedule: s_tir.Schedule, conv: Convolution, target: Target, choose: Choose
+) -> None:
+    _, _, height, width, lanes = extents(schedule, conv.output)
+    columns = depthwise_columns(width, target, lanes, choose)
+    most = most_sums(target, lanes)
+    options = [rows for rows in (1, 2) if height % rows == 0 and rows * columns <= most]
+    rows = number(choose, "rows", options, 1)
+    _tiles(schedule, conv, (1, rows, columns), target, choose)
     for border in conv.borders:
         schedule.compute_inline(border)
-    for loop in sum_in_registers(schedule, conv.sums, target):
+    down, *across = sum_in_registers(schedule, conv.sums, target, choose)
+    if whether(choose, "all_taps", True):
+        schedule.unroll(down)
+    for loop in across:
         schedule.unroll(loop)
 
 
-def _schedule_plain_input(schedule: s_tir.Schedule, conv: Convolution, target: Target) -> None:
+def _schedule_plain_input(
+    schedule: s_tir.Schedule, conv: Convolution, target: Target, choose: Choose
+) -> None:
     _, channels, _, width, lanes = extents(schedule, conv.output)
-    blocks, columns = tile(channels, width, target, lanes, short=True)
-    _tiles(schedule, conv, blocks, columns, rows_first=_rows_first(schedule, conv), target=target)
+    rows_first = _rows_first(schedule, conv, choose)
+    blocks, columns = tile(channels, width, target, lanes, choose, short=True)
+    _tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
     for border in conv.borders:
         schedule.compute_inline(border)
-    *_, across = sum_in_registers(schedule, conv.sums, target)
-    if conv.borders:
-        schedule.unroll(across)
+    _, down, across = sum_in_registers(schedule, conv.sums, target, choose)
+    taps, sums = math.prod(extents(schedule, conv.sums)[-2:]), blocks * columns
+    options = [0, 1, 2] if taps * sums <= _WRITTEN else [0, 1]
+    written = number(choose, "taps", options, 1 if conv.borders else 0)
+    for loop in (across, down)[:written]:
+        schedule.unroll(loop)
 
 
-def _schedule_dense(schedule: s_tir.Schedule, conv: Convolution, target: Target) -> None:
-    rows_first = _rows_first(schedule, conv)
-    if not rows_first and sums_by_parts(schedule, conv.sums):
+def _schedule_dense(
+    schedule: s_tir.Schedule, conv: Convolution, target: Target, choose: Choose
+) -> None:
+    rows_first = _rows_first(schedule, conv, choose)
+    if not rows_first and sums_by_parts(schedule, conv.sums, choose):
         for border in conv.borders:
             vectorise_and_share(schedule, border, target)
-        schedule_by_parts(schedule, conv.sums, conv.output, target)
+        schedule_by_parts(schedule, conv.sums, conv.output, target, choose)
         return
     _, channels, _, width, lanes = extents(schedule, conv.output)
     short = math.prod(extents(schedule, conv.sums)[5:]) <= _SHORT
-    blocks, columns = tile(channels, width, target, lanes, short=short)
-    shared = _tiles(schedule, conv, blocks, columns, rows_first=rows_first, target=target)
+    blocks, columns = tile(channels, width, target, lanes, choose, short=short)
+    shared = _tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
+    by_row = bool(conv.borders) and rows_first and whether(choose, "border_by_row", True)
     for border in conv.borders:
-        if rows_first:
+        if by_row:
             schedule.compute_at(border, shared, preserve_unit_loops=True)
             schedule.vectorize(schedule.get_loops(border)[-1])
         else:
             vectorise_and_share(schedule, border, target)
-    sum_in_registers(schedule, conv.sums, target)
+    *_, term = sum_in_registers(schedule, conv.sums, target, choose)
+    unroll_terms(schedule, term, blocks * columns, choose)
 
 
-def _rows_first(schedule: s_tir.Schedule, conv: Convolution) -> bool:
+def _rows_first(schedule: s_tir.Schedule, conv: Convolution, choose: Choose) -> bool:
     """Whether threads share rows: there are enough, and all weights stay in a core's cache."""
     _, channels, rows, _, lanes = extents(schedule, conv.output)
     weights = 4 * math.prod(extents(schedule, conv.sums)[5:]) * channels * lanes
-    return weights <= _CACHED_BYTES and rows >= _LEAST_ROWS
+    rule = weights <= _CACHED_BYTES and rows >= _LEAST_ROWS
+    return whether(choose, "rows_first", rule) if rows > 1 else rule
 
 
 def _tiles(
     schedule: s_tir.Schedule,
     conv: Convolution,
-    blocks: int,
-    columns: int,
-    *,
-    rows_first: bool,
+    size: tuple[int, int, int],
     target: Target,
+    choose: Choose,
+    *,
+    rows_first: bool = False,
 ) -> LoopRV:
-    """Cut the output into tiles, shared among threads, and sum each where it is stored; returns
-    the loop that threads share."""
+    """Cut the output into tiles of blocks, rows and columns, shared among threads, and sum each
+    where it is stored; returns the loop that threads share."""
     batch, channel, row, column, lane = schedule.get_loops(conv.output)
-    channel, channel_in = schedule.split(channel, factors=[None, blocks])
-    column, column_in = schedule.split(column, factors=[None, columns])
-    outer = [batch, row, channel] if rows_first else [batch, channel, row]
-    schedule.reorder(*outer, column, column_in, channel_in, lane)
-    shared = schedule.fuse(*(outer[:2] if rows_first else outer))
-    if products_pay(math.prod(extents(schedule, conv.sums)), target):
+    channel, channel_in = schedule.split(channel, factors=[None, size[0]])
+    row, row_in = schedule.split(row, factors=[None, size[1]])
+    column, column_in = schedule.split(column, factors=[None, size[2]])
+    inner = [column, row_in, column_in, channel_in, lane]
+    if rows_first:
+        rows = extent(schedule, row)
+        options = [n for n in (1, 2, 4, 7) if rows % n == 0 and rows // n >= _LEAST_ROWS]
+        row, turn = schedule.split(row, factors=[None, number(choose, "band", options, 1)])
+        schedule.reorder(batch, row, channel, turn, *inner)
+        shared = schedule.fuse(batch, row)
+    else:
+        schedule.reorder(batch, channel, row, *inner)
+        shared = schedule.fuse(batch, channel, row)
+    if products_pay(math.prod(extents(schedule, conv.sums)), target, choose):
         schedule.parallel(shared)
-    for loop in (channel_in, column_in):
+    for loop in (row_in, channel_in, column_in):
         schedule.unroll(loop)
     schedule.vectorize(lane)
     schedule.compute_at(conv.sums, column, preserve_unit_loops=True)

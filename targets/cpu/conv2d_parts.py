@@ -20,15 +20,19 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import extents, largest_divisor
+from edgec.targets.cpu.knobs import Choose, number, whether
 from edgec.targets.cpu.prefetch import mark
 from edgec.targets.cpu.sharing import products_pay
-from edgec.targets.cpu.tiles import sum_in_registers, tile
+from edgec.targets.cpu.tiles import sum_in_registers, tile, unroll_terms
 
 _PART_BYTES = 20 << 10
 """Weights of a part, beside which its inputs and sums find room."""
 
 _SUMS_BYTES = 1 << 16
 """Sums of all tiles of a channel tile, which are read and written once per part."""
+
+_MOST_SUMS_BYTES = 1 << 18
+"""With more than these there is no point in trying."""
 
 _EVEN_TASKS = 8
 """Fewer tasks than this, if odd, are halved, that two threads have the same to do."""
@@ -37,21 +41,23 @@ _BLOCKS = 2
 """Blocks of output channels in a tile."""
 
 
-def sums_by_parts(schedule: s_tir.Schedule, conv: SBlockRV) -> bool:
+def sums_by_parts(schedule: s_tir.Schedule, conv: SBlockRV, choose: Choose) -> bool:
     """Whether a dense convolution [n, o, i, j, v; ib, kh, kw, il] has such weights."""
     _, channels, rows, width, lanes, *_ = extents(schedule, conv)
     sums = 4 * rows * width * lanes * _BLOCKS
-    return min(channels, rows) > 1 and sums <= _SUMS_BYTES
+    if min(channels, rows) == 1 or sums > _MOST_SUMS_BYTES:
+        return False
+    return whether(choose, "by_parts", sums <= _SUMS_BYTES)
 
 
 def schedule_by_parts(
-    schedule: s_tir.Schedule, conv: SBlockRV, output: SBlockRV, target: Target
+    schedule: s_tir.Schedule, conv: SBlockRV, output: SBlockRV, target: Target, choose: Choose
 ) -> None:
     """Arrange the loops; channel tiles are shared among threads."""
     weights = schedule.get(conv).reads[1].source
     batches, channels, _, width, lanes, inner, *window = extents(schedule, conv)
-    blocks, columns = tile(channels, width, target, lanes)
-    depth = largest_divisor(inner, max(1, _PART_BYTES // (4 * math.prod(window) * lanes * blocks)))
+    blocks, columns = tile(channels, width, target, lanes, choose)
+    depth = _depth(inner, 4 * math.prod(window) * lanes * blocks, choose)
     work = math.prod(extents(schedule, conv))
 
     tasks = batches * -(-channels // blocks)
@@ -62,7 +68,7 @@ def schedule_by_parts(
     column, column_in = schedule.split(column, factors=[None, columns])
     schedule.reorder(batch, channel, band, row, column, column_in, channel_in, lane)
     shared = schedule.fuse(batch, channel, band)
-    if products_pay(work, target):
+    if products_pay(work, target, choose):
         schedule.parallel(shared)
     _tile_loops(schedule, column_in, channel_in, lane)
 
@@ -74,9 +80,11 @@ def schedule_by_parts(
         schedule.compute_at(conv, shared, preserve_unit_loops=True)
         turn, column, of_part = _add_parts(schedule, conv, columns)
     schedule.compute_at(part, column, preserve_unit_loops=True)
-    summed = sum_in_registers(schedule, part, target)
+    summed = sum_in_registers(schedule, part, target, choose)
+    unroll_terms(schedule, summed[-1], blocks * columns, choose)
     mark(
         schedule,
+        ahead=number(choose, "prefetch", (0, 1, 2), 1),
         part=of_part,
         turn=turn,
         step=summed[-2],
@@ -84,6 +92,17 @@ def schedule_by_parts(
         reads=[region.source for region in schedule.get(part).reads].index(weights),
         terms=depth * math.prod(window),
     )
+
+
+def _depth(inner: int, block_bytes: int, choose: Choose) -> int:
+    """Of `inner` blocks of input channels, each with so many bytes of weights, those in a part."""
+    rule = largest_divisor(inner, max(1, _PART_BYTES // block_bytes))
+    options = [
+        n
+        for n in range(1, inner + 1)
+        if inner % n == 0 and _PART_BYTES <= 4 * n * block_bytes <= 16 * _PART_BYTES
+    ]
+    return number(choose, "part", [*options, inner], rule)
 
 
 def _add_parts(

@@ -12,18 +12,21 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extent, is_spatial, largest_divisor
-from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
+from edgec.targets.cpu.knobs import Choose, by_rule, number, under
+from edgec.targets.cpu.sharing import iterations_pay
 
 
-def schedule_elementwise(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_elementwise(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Vectorise the innermost loop of every spatial block and share the others among threads."""
-    for block in compute_blocks(schedule):
-        if is_spatial(schedule, block):
-            vectorise_and_share(schedule, block, target)
+    blocks = [block for block in compute_blocks(schedule) if is_spatial(schedule, block)]
+    for place, block in enumerate(blocks):
+        vectorise_and_share(schedule, block, target, under(f"stage{place}", choose))
     return True
 
 
-def vectorise_and_share(schedule: s_tir.Schedule, block: SBlockRV, target: Target) -> None:
+def vectorise_and_share(
+    schedule: s_tir.Schedule, block: SBlockRV, target: Target, choose: Choose = by_rule
+) -> None:
     """Arrange the loops of a spatial `block` that stands directly below the root."""
     loops = schedule.get_loops(block)
     total = math.prod(extent(schedule, loop) for loop in loops)
@@ -34,14 +37,15 @@ def vectorise_and_share(schedule: s_tir.Schedule, block: SBlockRV, target: Targe
         loops = [schedule.fuse(*loops)] if len(loops) > 1 else loops
     inner = loops[-1]
     outer: list[LoopRV] = list(loops[:-1])
-    width = largest_divisor(extent(schedule, inner), lanes)
+    widths = [n * lanes for n in (1, 2, 4) if extent(schedule, inner) % (n * lanes) == 0]
+    width = number(choose, "vector", widths, largest_divisor(extent(schedule, inner), lanes))
     if width >= 2:
         rest, inner = schedule.split(inner, factors=[None, width])
         outer.append(rest)
         schedule.vectorize(inner)
     else:
         outer.append(inner)
-    if total >= PARALLEL_ITERATIONS and outer:
+    if outer and iterations_pay(total, choose):
         schedule.parallel(schedule.fuse(*outer) if len(outer) > 1 else outer[0])
 
 

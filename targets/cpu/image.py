@@ -17,13 +17,14 @@ from tvm import s_tir
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial, largest_divisor
 from edgec.targets.cpu.elementwise import reads_its_own_index
-from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
+from edgec.targets.cpu.knobs import Choose, number
+from edgec.targets.cpu.sharing import iterations_pay
 
 _COLUMNS = 4
 """Columns that are written out: independent work for every port of the processor."""
 
 
-def schedule_image(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_image(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take a kernel of one spatial block that writes a blocked image and is no plain chain."""
     blocks = compute_blocks(schedule)
     if len(blocks) != 1 or not is_spatial(schedule, blocks[0]):
@@ -35,9 +36,11 @@ def schedule_image(schedule: s_tir.Schedule, target: Target) -> bool:
         return False
     *outer, column, lane = schedule.get_loops(blocks[0])
     shared = schedule.fuse(*outer)
-    if math.prod(sizes) >= PARALLEL_ITERATIONS:
+    if iterations_pay(math.prod(sizes), choose):
         schedule.parallel(shared)
-    _, few = schedule.split(column, factors=[None, largest_divisor(sizes[3], _COLUMNS)])
+    options = [columns for columns in (1, 2, 4, 7, 8) if sizes[3] % columns == 0]
+    columns = number(choose, "columns", options, largest_divisor(sizes[3], _COLUMNS))
+    _, few = schedule.split(column, factors=[None, columns])
     schedule.unroll(few)
     schedule.vectorize(lane)
     return True

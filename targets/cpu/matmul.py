@@ -20,6 +20,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import (
+    SPATIAL,
     compute_blocks,
     extent,
     extents,
@@ -28,8 +29,10 @@ from edgec.targets.cpu.blocks import (
     largest_divisor,
 )
 from edgec.targets.cpu.elementwise import vectorise_and_share
+from edgec.targets.cpu.knobs import Choose, by_rule, number, whether
 from edgec.targets.cpu.prefetch import mark
 from edgec.targets.cpu.sharing import products_pay
+from edgec.targets.cpu.tiles import unroll_terms
 
 _PANELS = (48, 32, 64, 16)
 _VECTOR_PANELS = (64, 48, 32, 16)
@@ -47,6 +50,9 @@ often, and differ more from its results."""
 
 _STREAMED_BYTES = 256 << 10
 """Panels above this come from memory in every run: then the next one is prefetched."""
+
+_WORTH = 0.6
+"""Tiles below this share of the best one's merit are not worth trying."""
 
 _EVEN_STRIPS = 8
 _STEP = 4
@@ -73,7 +79,7 @@ def whole_tiles(rows: int) -> int:
     return next(n for n in range(rows, rows + 8) if any(n % d == 0 for d in range(6, 15)))
 
 
-def tile(rows: int, vectors: int, target: Target) -> tuple[int, int]:
+def tile(rows: int, vectors: int, target: Target, choose: Choose = by_rule) -> tuple[int, int]:
     """Rows and vectors of columns in a tile, divisors of `rows` and `vectors`.
 
     A step of the sum takes as long as its multiply-adds, the loads of both operands, the latency of
@@ -94,11 +100,17 @@ def tile(rows: int, vectors: int, target: Target) -> tuple[int, int]:
         for v in range(1, vectors + 1)
         if rows % r == 0 and vectors % v == 0 and (r * v + v <= registers or r * v == 1)
     ]
-    return max(fitting, key=merit)
+    best = max(fitting, key=merit)
+    worth = [size for size in fitting if merit(size)[0] >= _WORTH * merit(best)[0]]
+    r = number(choose, "rows", [size[0] for size in worth], best[0])
+    of_rows = [size for size in worth if size[0] == r]
+    rule = best if r == best[0] else max(of_rows, key=merit)
+    return r, number(choose, "vectors", [size[1] for size in of_rows], rule[1])
 
 
-def schedule_matmul(schedule: s_tir.Schedule, target: Target) -> bool:
-    """Take kernels whose one reduction is a product of matrices, with at most one tail."""
+def schedule_matmul(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
+    """Take kernels whose one reduction is a product of matrices, with at most one tail; one that
+    reads what other blocks make, too, runs after all of them."""
     blocks = compute_blocks(schedule)
     reductions = [block for block in blocks if not is_spatial(schedule, block)]
     if [schedule.get(block).name_hint for block in reductions] not in (
@@ -115,10 +127,12 @@ def schedule_matmul(schedule: s_tir.Schedule, target: Target) -> bool:
         return False
     if after and not _covers(sizes[:-1], extents(schedule, after[0])):
         return False
-    for block in blocks[:position]:
+    apart = [block for block in after if len(schedule.get_producers(block)) > 1]
+    for block in (*blocks[:position], *apart):
         vectorise_and_share(schedule, block, target)
-    output = after[0] if after else schedule.cache_write(product, 0, "global")
-    _tile(schedule, product, output, target)
+    fused = after and not apart
+    output = after[0] if fused else schedule.cache_write(product, 0, "global")
+    _tile(schedule, product, output, target, choose)
     return True
 
 
@@ -130,14 +144,16 @@ def _covers(sums: list[int], output: list[int]) -> bool:
     return not differing or (differing == [len(sums) - 2] and sums[-2] > output[-2])
 
 
-def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target: Target) -> None:
+def _tile(
+    schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target: Target, choose: Choose
+) -> None:
     *lead, columns, terms = extents(schedule, product)
     work = math.prod(extents(schedule, product))
     packed = schedule.get(product).name_hint == "matmul_packed"
     panels = schedule.get(product).reads[1].source
     width = int(panels.shape[-1]) if packed else columns
     lanes = _lanes(width, target.vector_bits // 32)
-    rows, vectors = tile(lead[-1] if lead else 1, width // lanes, target)
+    rows, vectors = tile(lead[-1] if lead else 1, width // lanes, target, choose)
     parts = _in_runs(schedule, product, terms)
     *outer, column, summed = schedule.get_loops(product)
     strip, vector, lane = schedule.split(column, factors=[None, vectors, lanes])
@@ -148,28 +164,78 @@ def _tile(schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target:
     tiles = [*outer[:-1], strip, *outer[-1:]]
     schedule.reorder(*tiles, summed, *inner)
     streamed = packed and vectors * lanes == width and _is_streamed(schedule, panels, strip, outer)
+    if packed and vectors * lanes == width and outer and extent(schedule, outer[-1]) > 1:
+        streamed = whether(choose, "streamed", streamed)
     shared = schedule.fuse(*(tiles[:-1] if streamed else tiles)) if len(tiles) > 1 else strip
     turn = outer[-1] if streamed else shared
-    if products_pay(work, target):
+    if products_pay(work, target, choose):
         schedule.parallel(shared)
     schedule.reverse_compute_at(output, turn, preserve_unit_loops=True)
     schedule.split(schedule.get_loops(output)[-1], factors=[None, lanes])
+    block, term = _accumulate(schedule, product, summed, parts, len(inner), lanes)
+    _registers(schedule, output, len(inner))
+    if streamed:
+        step, _ = schedule.split(term, factors=[None, math.gcd(extent(schedule, term), _STEP)])
+        weights = [region.source for region in schedule.get(block).reads].index(panels)
+        ahead = number(choose, "prefetch", (0, 1), 1)
+        mark(schedule, part=shared, turn=turn, step=step, reads=weights, terms=terms, ahead=ahead)
+    else:
+        unroll_terms(schedule, term, rows * vectors, choose)
+
+
+def tile_of(schedule: s_tir.Schedule, product: SBlockRV, target: Target) -> tuple[int, int, int]:
+    """Rows, vectors of columns and lanes of a tile of the product [..., rows, columns; terms]."""
+    *_, rows, columns, _ = extents(schedule, product)
+    lanes = _lanes(columns, target.vector_bits // 32)
+    return *tile(rows, columns // lanes, target), lanes
+
+
+def sum_in_tiles(
+    schedule: s_tir.Schedule, product: SBlockRV, output: SBlockRV, target: Target
+) -> None:
+    """Compute `product` tile by tile where `output` stores it, within the two innermost loops of
+    that, over some rows and all columns."""
+    *_, row, column = schedule.get_loops(output)
+    *_, lanes = tile_of(schedule, product, target)
+    rows, vectors = tile(extent(schedule, row), extent(schedule, column) // lanes, target)
+    parts = _in_runs(schedule, product, extents(schedule, product)[-1])
+    row, row_in = schedule.split(row, factors=[None, rows])
+    strip, vector, lane = schedule.split(column, factors=[None, vectors, lanes])
+    schedule.reorder(strip, row, row_in, vector, lane)
+    schedule.compute_at(product, row, preserve_unit_loops=True)
+    kinds = iter_types(schedule, product)
+    loops = list(zip(kinds, schedule.get_loops(product)[-len(kinds) :], strict=True))
+    (summed,) = (loop for kind, loop in loops if kind != SPATIAL)
+    *_, row, column = (loop for kind, loop in loops if kind == SPATIAL)
+    vector, lane = schedule.split(column, factors=[None, lanes])
+    schedule.reorder(summed, row, vector, lane)
+    _accumulate(schedule, product, summed, parts, 3, lanes)
+    _registers(schedule, output, 3)
+
+
+def _accumulate(
+    schedule: s_tir.Schedule,
+    product: SBlockRV,
+    summed: LoopRV,
+    parts: list[SBlockRV],
+    depth: int,
+    lanes: int,
+) -> tuple[SBlockRV, LoopRV]:
+    """Sum a tile, the `depth` innermost loops of `product`, in registers, over the loop `summed`
+    outside of it, short runs apart (`_in_runs`); returns the block of multiply-adds and its loop
+    over terms."""
     sums = [(product, summed)]
     for part in parts:
         schedule.compute_at(part, summed, preserve_unit_loops=True)
         *_, column, term = schedule.get_loops(part)
         schedule.split(column, factors=[None, lanes])
-        schedule.reorder(term, *schedule.get_loops(part)[-len(inner) - 1 : -1])
+        schedule.reorder(term, *schedule.get_loops(part)[-depth - 1 : -1])
         sums.append((part, term))
-    for block in (output, *(block for block, _ in sums)):
-        _registers(schedule, block, len(inner))
+    for block, _ in sums:
+        _registers(schedule, block, depth)
     for block, loop in reversed(sums):
-        _registers(schedule, schedule.decompose_reduction(block, loop), len(inner))
-    if streamed:
-        block, term = sums[-1]
-        step, _ = schedule.split(term, factors=[None, math.gcd(extent(schedule, term), _STEP)])
-        weights = [region.source for region in schedule.get(block).reads].index(panels)
-        mark(schedule, part=shared, turn=turn, step=step, reads=weights, terms=terms)
+        _registers(schedule, schedule.decompose_reduction(block, loop), depth)
+    return sums[-1]
 
 
 def _is_streamed(

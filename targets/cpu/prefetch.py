@@ -36,16 +36,20 @@ def mark(
     step: LoopRV,
     reads: int,
     terms: int,
+    ahead: int = 1,
     operand: LoopRV | None = None,
 ) -> None:
-    """Ask for prefetches of what the block inside of `step` reads from its region `reads`.
+    """Ask for prefetches of what the block inside of `step` reads from its region `reads` so many
+    parts `ahead`; none for 0.
 
     `terms` is how many rows of weights an operand, or without one the tile, reads in a part, one
     after the other in memory; the last axis of the region is such a row.
     """
+    if ahead == 0:
+        return
     schedule.annotate(part, _PART, True)
     schedule.annotate(turn, _TURN, True)
-    schedule.annotate(step, _STEP, [reads, terms])
+    schedule.annotate(step, _STEP, [reads, terms, ahead])
     if operand is not None:
         schedule.annotate(operand, _OPERAND, True)
 
@@ -102,7 +106,7 @@ def _prefetches(step: tirx.For, nest: _Nest) -> list[Any]:
     (realize,) = realizes
     operands = [loop for loop in inner if _OPERAND in loop.annotations]
     count = prod(int(loop.extent) for loop in operands)
-    reads, terms = (int(value) for value in step.annotations[_STEP])
+    reads, terms, ahead = (int(value) for value in step.annotations[_STEP])
     region = realize.block.reads[reads]
     lines = -(-4 * int(region.source.shape[-1]) // _LINE)
     position, positions = nest.position()
@@ -114,7 +118,7 @@ def _prefetches(step: tirx.For, nest: _Nest) -> list[Any]:
         for var, value in zip(realize.block.iter_vars, realize.iter_values, strict=True)
     }
     first = {loop.loop_var: zero for loop in (*nest.loops, *inner)}
-    first[part.loop_var] = part.loop_var + 1
+    first[part.loop_var] = part.loop_var + ahead
     result = []
     for k in range(each):
         line = tirx.min(position * each + k, terms * count * lines - 1)

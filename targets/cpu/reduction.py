@@ -27,7 +27,8 @@ from edgec.targets.cpu.blocks import (
     largest_divisor,
 )
 from edgec.targets.cpu.elementwise import vectorise_and_share
-from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
+from edgec.targets.cpu.knobs import Choose, number
+from edgec.targets.cpu.sharing import iterations_pay
 
 _ROWS = 8
 """Accumulator rows per tile: enough independent chains to hide the latency of a fused
@@ -38,7 +39,7 @@ _STACK_LIMIT = 1024
 (`kMaxStackAlloca`)."""
 
 
-def schedule_reduction(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_reduction(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels with exactly one reduction, at most one block behind it and any number before.
 
     A reduction of several values at once (the index of a maximum) is left alone: its updates must
@@ -66,7 +67,7 @@ def schedule_reduction(schedule: s_tir.Schedule, target: Target) -> bool:
     output = tail[0] if tail else schedule.cache_write(reduction, 0, "global")
     for block in blocks[:position]:
         vectorise_and_share(schedule, block, target)
-    _tile(schedule, reduction, output, target)
+    _tile(schedule, reduction, output, target, choose)
     return True
 
 
@@ -75,11 +76,19 @@ def _spatial_size(schedule: s_tir.Schedule, block: SBlockRV) -> int:
     return math.prod(size for kind, size in zip(kinds, sizes, strict=True) if kind == 0)
 
 
-def _tile(schedule: s_tir.Schedule, reduction: SBlockRV, output: SBlockRV, target: Target) -> None:
+def _tile(
+    schedule: s_tir.Schedule,
+    reduction: SBlockRV,
+    output: SBlockRV,
+    target: Target,
+    choose: Choose,
+) -> None:
     loops = schedule.get_loops(output)
     work = math.prod(extents(schedule, reduction))
     lane_loop, row_loop = _pick_tile_loops([extent(schedule, loop) for loop in loops])
-    lanes = largest_divisor(extent(schedule, loops[lane_loop]), 2 * target.vector_bits // 32)
+    whole, vector = extent(schedule, loops[lane_loop]), target.vector_bits // 32
+    widths = [n * vector for n in (1, 2, 4) if whole % (n * vector) == 0]
+    lanes = number(choose, "lanes", widths, largest_divisor(whole, 2 * vector))
     most_rows = min(_ROWS, (_STACK_LIMIT - 1) // (4 * lanes))
     outer, inner = [], []
     for index, loop in enumerate(loops):
@@ -88,6 +97,10 @@ def _tile(schedule: s_tir.Schedule, reduction: SBlockRV, output: SBlockRV, targe
             outer.append(rest)
         elif index == row_loop:
             rows = largest_divisor(extent(schedule, loop), most_rows)
+            options = [
+                n for n in (1, 2, 4, 7, 8) if n <= most_rows and extent(schedule, loop) % n == 0
+            ]
+            rows = number(choose, "rows", options, rows)
             rest, row = schedule.split(loop, factors=[None, rows])
             outer.append(rest)
             inner.append(row)
@@ -96,7 +109,7 @@ def _tile(schedule: s_tir.Schedule, reduction: SBlockRV, output: SBlockRV, targe
     inner.append(lane)
     schedule.reorder(*outer, *inner)
     tiles = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
-    if work >= PARALLEL_ITERATIONS:
+    if iterations_pay(work, choose):
         schedule.parallel(tiles)
 
     schedule.compute_at(reduction, tiles, preserve_unit_loops=True)

@@ -27,7 +27,8 @@ from edgec.targets.cpu.blocks import (
     iter_types,
     largest_divisor,
 )
-from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
+from edgec.targets.cpu.knobs import Choose, by_rule, number
+from edgec.targets.cpu.sharing import iterations_pay
 
 _FEWEST_LANES, _MOST_LANES = 4, 16
 """Of the vectors that partial results are kept in. Fewer terms than the most, as the end of a row
@@ -35,7 +36,7 @@ has, may be added up one by one; TVM's rfactor loses the bound of a loop that it
 divide."""
 
 
-def schedule_rows(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_rows(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels whose reductions all run over the last axis, one output block at the end."""
     blocks = compute_blocks(schedule)
     if len(blocks) < 2:
@@ -55,28 +56,39 @@ def schedule_rows(schedule: s_tir.Schedule, target: Target) -> bool:
         return False
     if any(extents(schedule, block)[: len(lead)] != lead for block in blocks):
         return False
-    lanes = target.vector_bits // 32
     work = sum(math.prod(extents(schedule, block)) for block in blocks)
+    loops = schedule.get_loops(output)
+    row = schedule.fuse(*loops[: len(lead)]) if len(lead) > 1 else loops[0]
+    if iterations_pay(work, choose):
+        schedule.parallel(row)
+    row_by_row(schedule, blocks, target, choose)
+    return True
+
+
+def row_by_row(
+    schedule: s_tir.Schedule, blocks: list[SBlockRV], target: Target, choose: Choose = by_rule
+) -> None:
+    """Run all `blocks` on one row before the next, in vectors; the innermost loop of the last one,
+    which stays where it is, is the one over the elements of a row."""
+    *others, output = blocks
+    vector = target.vector_bits // 32
+    lanes = number(choose, "lanes", [vector // 2, vector, 2 * vector], vector)
     parts: list[SBlockRV] = []
     partial: list[SBlockRV] = []
-    for block in blocks[:-1]:
+    for block in others:
         if not is_spatial(schedule, block):
             halves = _partial_results(schedule, block, lanes)
             partial += halves
             parts += halves
         parts.append(block)
-    loops = schedule.get_loops(output)
-    row = schedule.fuse(*loops[: len(lead)]) if len(lead) > 1 else loops[0]
-    if work >= PARALLEL_ITERATIONS:
-        schedule.parallel(row)
+    *outside, _ = schedule.get_loops(output)
     for block in reversed(parts):
-        schedule.compute_at(block, row, preserve_unit_loops=True)
+        schedule.compute_at(block, outside[-1], preserve_unit_loops=True)
     for block in partial:
-        _vectorise_partial(schedule, block)
+        _vectorise_partial(schedule, block, len(outside))
     for block in (*parts, output):
         if is_spatial(schedule, block):
             _vectorise(schedule, block, lanes)
-    return True
 
 
 def _over_rows(schedule: s_tir.Schedule, block: SBlockRV, lead: list[int]) -> bool:
@@ -101,8 +113,9 @@ def _partial_results(schedule: s_tir.Schedule, block: SBlockRV, lanes: int) -> l
     return parts
 
 
-def _vectorise_partial(schedule: s_tir.Schedule, block: SBlockRV) -> None:
-    *outer, summed = schedule.get_loops(block)[1:]
+def _vectorise_partial(schedule: s_tir.Schedule, block: SBlockRV, outside: int) -> None:
+    """Make a vector of the partial results; `outside` loops are those of all rows."""
+    *outer, summed = schedule.get_loops(block)[outside:]
     lane = max(outer, key=lambda loop: extent(schedule, loop))
     schedule.reorder(summed, lane)
     schedule.vectorize(lane)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import SPATIAL, extent, iter_types, largest_divisor
+from edgec.targets.cpu.knobs import Choose, number, whether
 
 _SPARE_REGISTERS = 2
 """The fewest registers that are left for operands while sums are accumulated."""
@@ -19,6 +22,15 @@ _LOAD = 1.15
 
 _SPILLING = 0.6
 """What is left of the speed where sums and operands do not find room in registers."""
+
+_WORTH = 0.6
+"""Tiles below this share of the best one's merit are not worth trying, ..."""
+
+_WHOLE = 0.75
+"""... nor are those of which this share is not in the image."""
+
+_WRITTEN = 128
+"""Vectors of multiply-adds up to which a loop over terms may be written out."""
 
 _UNEVEN, _SHORT_UNEVEN = 0.9, 0.75
 """What is left of the speed where a last tile has to be cut off."""
@@ -39,15 +51,27 @@ def few_sums(target: Target, lanes: int) -> int:
     return max(most_sums(target, lanes) // 2, _CHAINS // registers_of(target, lanes))
 
 
-def depthwise_columns(width: int, target: Target, lanes: int) -> int:
+def depthwise_columns(width: int, target: Target, lanes: int, choose: Choose) -> int:
     """Columns of a depthwise convolution's tile: half of the registers hold its inputs."""
     most = max(1, target.vector_registers // 2 // registers_of(target, lanes))
     even = largest_divisor(width, most)
-    return even if 2 * even > most else min(width, most)
+    rule = even if 2 * even > most else min(width, most)
+    options = [
+        columns
+        for columns in range(1, min(width, most_sums(target, lanes)) + 1)
+        if 4 * columns >= most and width >= _WHOLE * columns * -(-width // columns)
+    ]
+    return number(choose, "columns", options, rule)
 
 
 def tile(
-    channels: int, width: int, target: Target, lanes: int, *, short: bool = False
+    channels: int,
+    width: int,
+    target: Target,
+    lanes: int,
+    choose: Choose,
+    *,
+    short: bool = False,
 ) -> tuple[int, int]:
     """Blocks of `channels` output channels and columns of `width` per tile.
 
@@ -57,30 +81,42 @@ def tile(
     with fewer loads, then the larger one, is taken; where sums are `short`, small tiles that are
     never cut off do better.
     """
-    registers = registers_of(target, lanes)
     most = few_sums(target, lanes) if short else most_sums(target, lanes)
-    uneven = _SHORT_UNEVEN if short else _UNEVEN
-    best, best_score = (1, 1), (0.0, 0, 0)
-    for columns in range(1, min(width, most) + 1):
-        for blocks in (1, 2, 4) if channels % 2 == 0 else (1, 2, 3):
-            sums = blocks * columns
-            if blocks > channels or sums > most:
-                continue
-            work = registers * sums
-            efficiency = work / max(work, _LOAD * (registers * blocks + columns), _CHAINS)
-            held = min(registers * blocks + 1, registers + columns)
-            if work + held > target.vector_registers:
-                efficiency *= _SPILLING
-            for size, part in ((width, columns), (channels, blocks)):
-                if size % part:
-                    efficiency *= uneven * size / (-(-size // part) * part)
-            score = (efficiency, sums - blocks - columns, sums)
-            if score > best_score:
-                best, best_score = (blocks, columns), score
-    return best
+    scores = {
+        (blocks, columns): _score(channels, width, blocks, columns, target, lanes, short)
+        for columns in range(1, min(width, most_sums(target, lanes)) + 1)
+        for blocks in ((1, 2, 4) if channels % 2 == 0 else (1, 2, 3))
+        if blocks <= channels and blocks * columns <= most_sums(target, lanes)
+    }
+    best = max((size for size in scores if math.prod(size) <= most), key=lambda size: scores[size])
+    worth = [size for size in scores if scores[size][0] >= _WORTH * scores[best][0]]
+    blocks = number(choose, "blocks", [size[0] for size in worth], best[0])
+    of_blocks = [size for size in worth if size[0] == blocks]
+    rule = best if blocks == best[0] else max(of_blocks, key=lambda size: scores[size])
+    return blocks, number(choose, "columns", [size[1] for size in of_blocks], rule[1])
 
 
-def sum_in_registers(schedule: s_tir.Schedule, block: SBlockRV, target: Target) -> list[LoopRV]:
+def _score(
+    channels: int, width: int, blocks: int, columns: int, target: Target, lanes: int, short: bool
+) -> tuple[float, int, int]:
+    """How good a tile is; the first number is the share of the multiply-add units' time used."""
+    registers = registers_of(target, lanes)
+    sums = blocks * columns
+    work = registers * sums
+    efficiency = work / max(work, _LOAD * (registers * blocks + columns), _CHAINS)
+    held = min(registers * blocks + 1, registers + columns)
+    if work + held > target.vector_registers:
+        efficiency *= _SPILLING
+    for size, part in ((width, columns), (channels, blocks)):
+        if size % part:
+            uneven = _SHORT_UNEVEN if short else _UNEVEN
+            efficiency *= uneven * size / (-(-size // part) * part)
+    return efficiency, sums - blocks - columns, sums
+
+
+def sum_in_registers(
+    schedule: s_tir.Schedule, block: SBlockRV, target: Target, choose: Choose
+) -> list[LoopRV]:
     """Arrange the sums of one tile of a blocked image: terms outside, an unrolled tile of vectors
     inside. Returns the loops over terms.
 
@@ -94,7 +130,10 @@ def sum_in_registers(schedule: s_tir.Schedule, block: SBlockRV, target: Target) 
     *outer, batch, channel, row, column, lane = spatial
     blocks, columns, lanes = (extent(schedule, loop) for loop in (channel, column, lane))
     held = registers_of(target, lanes) * blocks * (columns + 1) + 1
-    inner = (column, channel) if held <= target.vector_registers else (channel, column)
+    by_column = held <= target.vector_registers
+    if blocks > 1 and columns > 1:
+        by_column = whether(choose, "by_column", by_column)
+    inner = (column, channel) if by_column else (channel, column)
     schedule.reorder(*outer, *summed, batch, row, *inner, lane)
     for loop in (batch, row, *inner):
         schedule.unroll(loop)
@@ -105,3 +144,13 @@ def sum_in_registers(schedule: s_tir.Schedule, block: SBlockRV, target: Target) 
         schedule.unroll(loop)
     schedule.vectorize(lane)
     return summed
+
+
+def unroll_terms(schedule: s_tir.Schedule, loop: LoopRV, sums: int, choose: Choose) -> None:
+    """Write out some terms of `sums` vectors of sums."""
+    terms = extent(schedule, loop)
+    options = [n for n in (1, 2, 4, 8) if terms % n == 0 and n * sums <= _WRITTEN]
+    together = number(choose, "terms", options, 1)
+    if together > 1:
+        _, few = schedule.split(loop, factors=[None, together])
+        schedule.unroll(few)

@@ -18,12 +18,13 @@ from tvm.tirx import IntImm
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial
-from edgec.targets.cpu.sharing import PARALLEL_ITERATIONS
+from edgec.targets.cpu.knobs import Choose, number
+from edgec.targets.cpu.sharing import iterations_pay
 
 _LEAST_TILE = 4
 
 
-def schedule_transpose(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_transpose(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels of one block that reads one tensor of as many elements, along another axis."""
     blocks = compute_blocks(schedule)
     if len(blocks) != 1 or not is_spatial(schedule, blocks[0]):
@@ -38,12 +39,16 @@ def schedule_transpose(schedule: s_tir.Schedule, target: Target) -> bool:
     height, width = (math.gcd(sizes[axis], lanes) for axis in (-1, along))
     if min(height, width) < _LEAST_TILE:
         return False
+    height, width = (
+        number(choose, knob, [n for n in (4, 8, 16) if size % n == 0], size)
+        for knob, size in (("height", height), ("width", width))
+    )
     loops = schedule.get_loops(block)
     loops[along], lane = schedule.split(loops[along], factors=[None, width])
     loops[-1], row = schedule.split(loops[-1], factors=[None, height])
     schedule.reorder(*loops, row, lane)
     shared = schedule.fuse(*loops)
-    if math.prod(sizes) >= PARALLEL_ITERATIONS:
+    if iterations_pay(math.prod(sizes), choose):
         schedule.parallel(shared)
     schedule.unroll(row)
     schedule.vectorize(lane)

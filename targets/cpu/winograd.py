@@ -21,8 +21,9 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
+from edgec.targets.cpu.knobs import Choose, number, whether
 from edgec.targets.cpu.sharing import products_pay
-from edgec.targets.cpu.tiles import most_sums, tile
+from edgec.targets.cpu.tiles import most_sums, tile, unroll_terms
 
 _CACHED_BYTES = 1 << 20
 """Weights up to this stay in a core's cache from one row of tiles to the next."""
@@ -42,7 +43,7 @@ _STAGES = [
 ]
 
 
-def schedule_winograd(schedule: s_tir.Schedule, target: Target) -> bool:
+def schedule_winograd(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels of exactly these stages, with at most a border before and a block after them."""
     blocks = compute_blocks(schedule)
     names = [schedule.get(block).name_hint for block in blocks]
@@ -57,7 +58,7 @@ def schedule_winograd(schedule: s_tir.Schedule, target: Target) -> bool:
         return False
     if len(stages) == 6:
         schedule.compute_inline(stages[4])
-    _schedule(schedule, borders, stages[:4], output, target)
+    _schedule(schedule, borders, stages[:4], output, target, choose)
     return True
 
 
@@ -67,13 +68,15 @@ def _schedule(
     stages: list[SBlockRV],
     output: SBlockRV,
     target: Target,
+    choose: Choose,
 ) -> None:
     rows, tiles, products, columns = stages
     size = extents(schedule, columns)[2]
     batches, downs, places, _, channels, _, lanes, inner, _ = extents(schedule, products)
     weights = 4 * places**2 * channels * inner * lanes**2
     together = weights <= _CACHED_BYTES and batches * downs >= _STRIPS
-    parallel = products_pay(_WORTH * math.prod(extents(schedule, products)), target)
+    together = whether(choose, "together", together)
+    parallel = products_pay(_WORTH * math.prod(extents(schedule, products)), target, choose)
     batch, channel, row, column, lane = schedule.get_loops(output)
     down, row_in = schedule.split(row, factors=[None, size])
     column, column_in = schedule.split(column, factors=[None, size])
@@ -90,10 +93,10 @@ def _schedule(
     if together:
         for block in (products, tiles, rows, *borders):
             schedule.compute_at(block, shared, preserve_unit_loops=True)
-        _sum_products(schedule, products, target, most_rows=1, parallel=False)
+        _sum_products(schedule, products, target, choose, most_rows=1, parallel=False)
         _transform(schedule, tiles, 3)
     else:
-        _sum_products(schedule, products, target, most_rows=downs, parallel=parallel)
+        _sum_products(schedule, products, target, choose, most_rows=downs, parallel=parallel)
         shared = _transform(schedule, tiles, 3)
         if parallel:
             schedule.parallel(shared)
@@ -129,13 +132,21 @@ def _transform(schedule: s_tir.Schedule, block: SBlockRV, axis: int) -> LoopRV:
 
 
 def _sum_products(
-    schedule: s_tir.Schedule, block: SBlockRV, target: Target, *, most_rows: int, parallel: bool
+    schedule: s_tir.Schedule,
+    block: SBlockRV,
+    target: Target,
+    choose: Choose,
+    *,
+    most_rows: int,
+    parallel: bool,
 ) -> None:
     """The products of each place, a tile of them in registers, of at most `most_rows` rows."""
     _, down, _, _, channels, across, lanes, *_ = extents(schedule, block)
     most = most_sums(target, lanes)
-    blocks, columns = tile(channels, across, target, lanes)
-    rows = largest_divisor(down, max(1, min(most_rows, most // (blocks * columns))))
+    blocks, columns = tile(channels, across, target, lanes, choose)
+    fitting = max(1, min(most_rows, most // (blocks * columns)))
+    options = [n for n in range(1, fitting + 1) if down % n == 0]
+    rows = number(choose, "rows", options, largest_divisor(down, fitting))
     batch, row, a, b, channel, column, lane, block_sum, lane_sum = schedule.get_loops(block)[-9:]
     channel, channel_in = schedule.split(channel, factors=[None, blocks])
     column, column_in = schedule.split(column, factors=[None, columns])
@@ -154,3 +165,4 @@ def _sum_products(
     for loop in flat:
         schedule.unroll(loop)
     schedule.vectorize(lane)
+    unroll_terms(schedule, lane_sum, blocks * columns * rows, choose)

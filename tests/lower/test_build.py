@@ -98,3 +98,21 @@ def test_structure_is_what_names_a_kernel() -> None:
     assert build.symbol_of(kernel(2)) == build.symbol_of(kernel(2))
     assert build.symbol_of(kernel(2)) != build.symbol_of(kernel(3))
     assert isinstance(kernel(2), tvm.tirx.PrimFunc)
+
+
+class Unreadable(dict[str, int]):
+    """Decisions that the worker, which cannot import this, dies of."""
+
+
+def test_a_kernel_that_its_decisions_spoil_is_compiled_by_the_rule(
+    builders: Builders, tmp_path: Path
+) -> None:
+    cache = Cache(tmp_path)
+    plain = compile_one(builders, 2, tmp_path)
+    decisions = {"k": Unreadable(knob=1)}
+    built = builders.build({"k": kernel(2)}, {}, targets.host(), cache, decisions=decisions)
+    assert built.kernels["k"].object == plain
+    assert list(built.refused) == ["k"]
+    good = builders.build({"k": kernel(2)}, {}, targets.host(), cache, decisions={"k": {"knob": 1}})
+    assert good.kernels["k"].object == plain
+    assert (good.cached, good.refused) == (0, {})
