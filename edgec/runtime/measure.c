@@ -50,6 +50,7 @@ static void remove_oneself(char *path) {
   if (slash) {
     *slash = 0;
     rmdir(path);
+    *slash = '/';
   }
 }
 

@@ -19,9 +19,8 @@ from edgec.errors import TuningError
 from edgec.targets import host, resolve
 from edgec.tune.boards import Local
 from edgec.tune.measure import Effort, Measured, Measurer
-from tests.tune.kernels import adds, kernel, never_ends, reads_beyond, reads_next
+from small_kernels import adds, kernel, never_ends, reads_beyond, reads_next
 
-REPO = Path(__file__).parents[2]
 QUICK = Effort(bursts=4, burst_s=0.001, limit_s=0.5)
 
 
@@ -136,7 +135,7 @@ def alive(pid: int) -> bool:
 _ENDLESS = """
 from edgec.targets import host
 from edgec.tune.measure import Effort, Measurer
-from tests.tune.kernels import adds, never_ends
+from small_kernels import adds, never_ends
 with Measurer(host(), effort=Effort(limit_s=100)) as measurer:
     list(measurer.measure(adds(), [{}], 1))
     print("ready", flush=True)
@@ -147,7 +146,7 @@ with Measurer(host(), effort=Effort(limit_s=100)) as measurer:
 def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", _ENDLESS],
-        cwd=REPO,
+        cwd=Path(__file__).parent,
         env=os.environ | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         text=True,
