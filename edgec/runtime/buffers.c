@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
-/* The buffers of a trial: each ends at a page that must not be touched, filled from a seed. */
+/* The buffers of a trial: each ends where memory ends, filled from a seed. */
 #define _GNU_SOURCE
 #include <sys/mman.h>
 #include <unistd.h>
@@ -43,17 +43,18 @@ static void fill(const edgec_buffer *buffer, uint32_t pattern, uint64_t seed,
   }
 }
 
-/* Maps `bytes` so that the last of them, rounded up to a cache line, is the last of a page, and the
- * next page must not be touched. */
+/* Maps `bytes` so that the last of them, rounded up to a cache line, is the last of a page, and what
+ * comes next must not be touched. */
 static unsigned char *map(edgec_memory *memory, uint32_t index, uint64_t bytes) {
+  enum { GUARD_BYTES = 1 << 20 };
   uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
   uint64_t usable = (edgec_align(bytes) + page - 1) / page * page;
   unsigned char *address =
-    mmap(NULL, usable + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mmap(NULL, usable + GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (address == MAP_FAILED) return NULL;
   memory->mapped[index].address = address;
-  memory->mapped[index].bytes = usable + page;
-  mprotect(address + usable, page, PROT_NONE);
+  memory->mapped[index].bytes = usable + GUARD_BYTES;
+  if (mprotect(address, usable, PROT_READ | PROT_WRITE)) return NULL;
   return address + usable - edgec_align(bytes);
 }
 

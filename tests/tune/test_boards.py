@@ -62,7 +62,7 @@ def test_a_board_over_ssh(remote: Path) -> None:
 def test_a_board_that_is_not_reached_is_told(remote: Path) -> None:
     with (
         Measurer(host(), [Ssh("down")], jobs=1, effort=QUICK) as measurer,
-        pytest.raises(TuningError, match="ssh:down: cannot be reached: .*No route to host"),
+        pytest.raises(TuningError, match=r"ssh:down: cannot be reached: .*No route to host"),
     ):
         list(measurer.measure(adds(), [{}], 1))
 
