@@ -1,7 +1,8 @@
 """Candidates in, times out: built here, run on boards, both at once.
 
-Builds run ahead of measuring. A kernel that runs on one thread is measured on a processor of its
-own while others compile; where it takes more, the builds stand still meanwhile.
+Builds run ahead of measuring. On a machine of many processors a kernel that runs on one thread is
+measured on one of its own while the others compile; else the builds stand still meanwhile, which on
+few processors is also the faster: a build takes several times what measuring does.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ _KEPT = 512
 """So many objects are kept, so that a candidate that is measured again is not built again."""
 _SLOW = 3.0
 """A candidate that takes this many times what the best takes is called a few times only."""
+_FOR_BUILDS = 3
+"""With fewer processors left to them, builds lose more than they do by standing still."""
 _CHECK_THREADS = 2
 _CHECK = Effort(bursts=1, burst_s=0.0, cold_bytes=0)
 
@@ -249,8 +252,8 @@ class Measurer:
         return replace(effort, cutoff_s=_SLOW * best, limit_s=limit)
 
     def _own_cpu(self) -> int:
-        """A processor that nothing but one board's kernels use, while one is left for builds."""
-        free = self._cpus[1 : len(self._cpus) - len(self._own)]
+        """A processor that nothing but one board's kernels use, if enough are left for builds."""
+        free = self._cpus[_FOR_BUILDS : len(self._cpus) - len(self._own)]
         if not free:
             return -1
         self._own.append(free[-1])
