@@ -13,8 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edgec.targets.cpu.knobs import Value
 from edgec.tune.costmodel import CostModel, expected_gain
-from edgec.tune.space import Decisions, Space, Value
+from edgec.tune.space import Decisions, Space
 
 _FIRST = 4
 """Candidates measured before a cost model says anything."""
