@@ -112,7 +112,7 @@ class Space:
             if isinstance(choice.value, int):
                 result[self._column(choice.knob, "")] = log2(1 + choice.value)
             else:
-                result[self._column(choice.knob, choice.value)] = 1.0
+                result[self._column(choice.knob, choice.value)] = float(choice.value != "")
         return result
 
     def _column(self, knob: str, option: str) -> int:
@@ -174,7 +174,7 @@ class Space:
         choices = tuple(recorder.choices)
         end = tuple((choice.knob, choice.value) for choice in choices)
         for place, choice in enumerate(choices):
-            self._next[end[:place]] = choice
+            self._next.setdefault(end[:place], choice)
         if scheduled is None:
             self._ends[end] = None
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,7 @@ from edgec.lower.lowering import lower_graph
 from edgec.targets.cpu import schedule
 from edgec.targets.cpu.knobs import Decided
 from edgec.tune.space import Decisions, Space
+from edgec.tune.trace import KNOB, problem_of
 
 
 def first_layer(m: Model) -> None:
@@ -58,6 +60,11 @@ def transposed(m: Model) -> None:
 def pooled(m: Model) -> None:
     x = m.conv(m.input(1, 3, 16, 16), (3, 32), 1, 1)
     m.out(m.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]))
+
+
+def averaged(m: Model) -> None:
+    x = m.conv(m.input(1, 3, 8, 8), (3, 32), 1, 1)
+    m.out(m.node("GlobalAveragePool", x))
 
 
 CASES = (first_layer, dense, deep, depthwise, product, rows, transposed, pooled)
@@ -155,7 +162,7 @@ def test_the_rule_is_the_empty_choice() -> None:
 def test_spaces_are_of_a_size_to_be_searched() -> None:
     """Enough to find something, and no candidate twice."""
     for name, build, least, most in (
-        ("x86-64-v4", dense, 50, 1000),
+        ("x86-64-v4", first_layer, 20, 400),
         ("x86-64-v3", depthwise, 8, 200),
         ("aarch64", product, 3, 300),
     ):
@@ -164,6 +171,23 @@ def test_spaces_are_of_a_size_to_be_searched() -> None:
         every = list(space.enumerate())
         assert least <= len(every) == space.size() <= most
         assert len({space.structure(each) for each in every}) == len(every)
+
+
+def test_metaschedule_is_for_kernels_without_a_rule_of_their_own() -> None:
+    """Its traces are options where a generic rule schedules, and compute the same."""
+    target = targets.resolve(RUNNABLE[-2])
+    kernels = kernels_of(averaged, target)
+    for function in kernels:
+        space = Space(function, target)
+        every = list(space.enumerate())
+        traces = [each for each in every if each.get(KNOB)]
+        blocks = str(function.script())
+        assert bool(traces) == ("conv2d" not in blocks)
+        assert not any(problem_of(str(each[KNOB])) for each in traces)
+        rule, *others = results(function, target, [{}, *traces[:12]])
+        for other in others:
+            np.testing.assert_allclose(other, rule, rtol=1e-4, atol=1e-5)
+    assert "tvm.s_tir.tensor_intrin" not in sys.modules
 
 
 def test_unknown_decisions_leave_the_rule() -> None:
