@@ -37,7 +37,7 @@ class Candidate:
 class Space:
     """All schedules of `function` for `target`.
 
-    Decisions have a value for every knob that was asked for, but those of which the rule's own
+    Decisions have a value for every knob that was asked for (none for ""), but those of which the rule's own
     schedule comes are always `{}`. What TVM refuses to schedule is not in the space.
 
     Raises:
@@ -180,7 +180,11 @@ class Space:
             return
         structure = tvm_ffi.structural_hash(scheduled)
         is_rule = self._rule is None or structure == self._rule.structure
-        self._ends[end] = Candidate({} if is_rule else dict(end), choices, structure)
+        self._ends[end] = Candidate(
+            {} if is_rule else {knob: value for knob, value in end if value != ""},
+            choices,
+            structure,
+        )
 
 
 _Path = tuple[tuple[str, Value], ...]
