@@ -120,13 +120,7 @@ def _watching(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-passes", action="store_true", help="show each pass's time")
 
 
-def _compile(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "build:compile_")
-    parser.add_argument("model", help="the ONNX model")
-    parser.add_argument("-o", "--output", type=Path, help="the artifact; with --emit, see below")
-    parser.add_argument(
-        "--target", action="append", metavar="NAME", help="see `edgec targets`; may be repeated"
-    )
+def _sizes(parser: argparse.ArgumentParser, dim: str = "NAME=SIZE", more: str = "") -> None:
     parser.add_argument(
         "--shape", action="append", default=[], metavar="INPUT=1x3x224x224", help="bind an input"
     )
@@ -134,9 +128,12 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         "--dim",
         action="append",
         default=[],
-        metavar="NAME=SIZE[,SIZE]",
-        help="bind a symbolic dimension; several sizes make several variants",
+        metavar=dim,
+        help=f"bind a symbolic dimension{more}",
     )
+
+
+def _states(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state",
         action="append",
@@ -144,6 +141,17 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         metavar="OUT=IN",
         help="keep this output as the next run's input",
     )
+
+
+def _compile(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "build:compile_")
+    parser.add_argument("model", help="the ONNX model")
+    parser.add_argument("-o", "--output", type=Path, help="the artifact; with --emit, see below")
+    parser.add_argument(
+        "--target", action="append", metavar="NAME", help="see `edgec targets`; may be repeated"
+    )
+    _sizes(parser, "NAME=SIZE[,SIZE]", "; several sizes make several variants")
+    _states(parser)
     _passes_options(parser)
     _watching(parser)
     parser.add_argument(
@@ -209,19 +217,8 @@ def _tune(parser: argparse.ArgumentParser) -> None:
         "--build-limit", default="30s", metavar="TIME", help="that building one kernel may take"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the latency over time")
-    parser.add_argument(
-        "--shape", action="append", default=[], metavar="INPUT=1x3x224x224", help="bind an input"
-    )
-    parser.add_argument(
-        "--dim", action="append", default=[], metavar="NAME=SIZE", help="bind a symbolic dimension"
-    )
-    parser.add_argument(
-        "--state",
-        action="append",
-        default=[],
-        metavar="OUT=IN",
-        help="keep this output as the next run's input",
-    )
+    _sizes(parser)
+    _states(parser)
     _passes_options(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
     parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
@@ -230,12 +227,7 @@ def _tune(parser: argparse.ArgumentParser) -> None:
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the ONNX model")
-    parser.add_argument(
-        "--shape", action="append", default=[], metavar="INPUT=1x3x224x224", help="bind an input"
-    )
-    parser.add_argument(
-        "--dim", action="append", default=[], metavar="NAME=SIZE", help="bind a symbolic dimension"
-    )
+    _sizes(parser)
     _passes_options(parser)
     parser.add_argument(
         "--pass",

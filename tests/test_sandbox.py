@@ -106,7 +106,7 @@ def test_a_crash_is_an_error() -> None:
 def test_a_helper_found_dead_is_replaced() -> None:
     pid = helper_pid()
     os.kill(pid, signal.SIGKILL)
-    assert_ends(pid)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert sandbox.call("validate", MODEL) == MODEL
 
 

@@ -164,15 +164,16 @@ class Worker:
         """The process that answers now."""
         return self._process.pid
 
-    def ask(self, request: Request, limit_s: float = TIME_LIMIT) -> Answer:
-        """Send a request and wait for its answer, for `limit_s` seconds at most."""
+    def ask(self, request: Request, limit_s: float | None = None) -> Answer:
+        """Send a request and wait for its answer, for `limit_s` seconds at most, by default
+        `TIME_LIMIT`."""
         late = threading.Event()
 
         def give_up() -> None:
             late.set()
             self._process.kill()
 
-        timer = threading.Timer(limit_s, give_up)
+        timer = threading.Timer(TIME_LIMIT if limit_s is None else limit_s, give_up)
         timer.start()
         started = time.monotonic()
         try:

@@ -109,7 +109,8 @@ def tile(rows: int, vectors: int, target: Target, choose: Choose = by_rule) -> t
 
 
 def schedule_matmul(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
-    """Take kernels whose one reduction is a product of matrices, with at most one tail."""
+    """Take kernels whose one reduction is a product of matrices, with at most one tail; one that
+    reads what other blocks make, too, runs after all of them."""
     blocks = compute_blocks(schedule)
     reductions = [block for block in blocks if not is_spatial(schedule, block)]
     if [schedule.get(block).name_hint for block in reductions] not in (
@@ -126,9 +127,11 @@ def schedule_matmul(schedule: s_tir.Schedule, target: Target, choose: Choose) ->
         return False
     if after and not _covers(sizes[:-1], extents(schedule, after[0])):
         return False
-    for block in blocks[:position]:
+    apart = [block for block in after if len(schedule.get_producers(block)) > 1]
+    for block in (*blocks[:position], *apart):
         vectorise_and_share(schedule, block, target)
-    output = after[0] if after else schedule.cache_write(product, 0, "global")
+    fused = after and not apart
+    output = after[0] if fused else schedule.cache_write(product, 0, "global")
     _tile(schedule, product, output, target, choose)
     return True
 

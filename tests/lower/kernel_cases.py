@@ -57,6 +57,8 @@ def matmul(m: Model) -> None:
     m.out(m.node("MatMul", m.input(50), m.input(50)))
     m.out(m.node("MatMul", m.input(0, 4), m.weight(4, 3)))
     m.out(m.node("MatMul", m.input(3, 0), m.input(0, 4)))
+    decayed = m.node("Mul", m.input(2, 4, 8, 8), m.node("Exp", m.input(2, 4, 8, 1)))
+    m.out(m.node("Add", decayed, m.node("MatMul", m.input(2, 4, 8, 1), m.input(2, 4, 1, 8))))
 
 
 def gemm(m: Model) -> None:
@@ -80,6 +82,7 @@ def attention(m: Model) -> None:
         (1, 3, 33, 20, 12),
         (1, 1, 1, 65, 64),
         (1, 6, 64, 64, 64),
+        (1, 1, 15, 256, 20),
     ):
         q, k, v = (m.input(batch, n, heads, size) for n in (queries, keys, keys))
         q, v = (m.node("Transpose", x, perm=[0, 2, 1, 3]) for x in (q, v))
@@ -94,6 +97,8 @@ def attention(m: Model) -> None:
         if keys % 16:
             parts = [m.input(batch, heads, n, size) for n in (queries, keys, keys)]
             m.out(m.node("Attention", *parts), m.node("Attention", *parts, is_causal=1))
+    weights = m.node("Softmax", m.node("MatMul", m.input(2, 3, 12, 9), m.input(9, 20)), axis=-1)
+    m.out(m.node("MatMul", weights, m.input(20, 10)))
     few = [m.input(2, h, n, 16) for h, n in ((4, 9), (2, 11), (2, 11))]
     m.out(m.node("Attention", *few, scale=0.3))
 
