@@ -37,8 +37,8 @@ class Candidate:
 class Space:
     """All schedules of `function` for `target`.
 
-    Decisions have a value for every knob that was asked for (none for ""), but those of which the rule's own
-    schedule comes are always `{}`. What TVM refuses to schedule is not in the space.
+    Decisions have a value for every knob that was asked for, unless it is "", but those of which
+    the rule's own schedule comes are always `{}`. What TVM refuses to schedule is not in the space.
 
     Raises:
         TuningError: no rule can schedule the kernel.
