@@ -10,10 +10,11 @@ numpy solves that in milliseconds.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-_SCALES = (1.0, 2.0, 4.0, 8.0)
+SCALES = (1.0, 2.0, 4.0, 8.0)
 """Distances over which the correlation falls to 1/e, in features' deviations."""
 
 _NOISE = 0.01
@@ -21,9 +22,14 @@ _NOISE = 0.01
 
 
 class CostModel:
-    """Fitted to `features` [n, d] and `costs` [n], such as logarithms of times; n is at least 1."""
+    """Fitted to `features` [n, d] and `costs` [n], such as logarithms of times; n is at least 1.
 
-    def __init__(self, features: np.ndarray, costs: np.ndarray) -> None:
+    `scales` are those to choose the correlation's from; `scale` is the one chosen.
+    """
+
+    def __init__(
+        self, features: np.ndarray, costs: np.ndarray, scales: Sequence[float] = SCALES
+    ) -> None:
         spread = features.std(axis=0)
         self._weights = np.divide(1.0, spread, out=np.ones_like(spread), where=spread > 0)
         self._features = features
@@ -31,23 +37,26 @@ class CostModel:
         self._deviation = max(float(costs.std()), 1e-3)
         scaled = (costs - self._mean) / self._deviation
         distances = self._distances(features)
-        self._scale, self._inverse = max(
-            ((scale, _inverse(distances, scale)) for scale in _SCALES),
+        self.scale, self._inverse = max(
+            ((scale, _inverse(distances, scale)) for scale in scales),
             key=lambda pair: _likelihood(pair[1], scaled),
         )
         self._factors = self._inverse @ scaled
 
     def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Expected cost and its standard deviation, [m] each, of candidates [m, d]."""
-        near = np.exp(-self._distances(features) / self._scale)
-        known = np.einsum("ij,jk,ik->i", near, self._inverse, near)
+        near = np.exp(-self._distances(features) / self.scale)
+        known = ((near @ self._inverse) * near).sum(axis=1)
         deviation = np.sqrt(np.maximum(1.0 - known, 1e-12))
         return self._mean + self._deviation * (near @ self._factors), self._deviation * deviation
 
     def _distances(self, features: np.ndarray) -> np.ndarray:
         """From each of `features` to each of those fitted, [m, n]."""
-        apart = np.abs(features[:, None, :] - self._features[None, :, :]) * self._weights
-        return np.asarray(apart.sum(axis=2))
+        result = np.zeros((len(features), len(self._features)))
+        for mine, its, weight in zip(features.T, self._features.T, self._weights, strict=True):
+            if mine.any() or its.any():
+                result += weight * np.abs(mine[:, None] - its[None, :])
+        return result
 
 
 def expected_gain(expected: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:

@@ -7,9 +7,10 @@ and near the best, a few more each time, until all of the space are known.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -20,14 +21,17 @@ from edgec.tune.space import Decisions, Space
 _FIRST = 4
 """Candidates measured before a cost model says anything."""
 
-_DRAWS, _TRIES = 6, 12
-"""Candidates that come to the known ones for each that is proposed, and tries to find them."""
+_DRAWS = 6
+"""Candidates that come to the known ones for each that is proposed."""
 
 _NEAR = 0.6
 """The share of them that is drawn near the best."""
 
-_PATIENCE = 100
-"""Draws one after the other that find nothing new: then the space is taken to be exhausted."""
+_PATIENCE = 30
+"""Draws one after the other that find nothing new: then the space is gone through in order."""
+
+_MODELLED = 100
+"""The cost model knows so many of the fastest, and as many of the others."""
 
 _FAILED = 2.0
 """How much slower than the slowest a failed candidate counts, as a logarithm to base 2."""
@@ -42,7 +46,7 @@ class Search:
         self._asked: dict[int, Decisions] = {}
         self._told: dict[int, tuple[Decisions, float | None]] = {}
         self._pool: dict[int, Decisions] = {}
-        self._in_vain = 0
+        self._new = self._draws()
 
     def propose(self, count: int) -> list[Decisions]:
         """At most `count` decisions that were never proposed nor told, all of different schedules;
@@ -70,41 +74,50 @@ class Search:
     def _next(self) -> Decisions | None:
         if self._space.structure({}) not in self._asked:
             return {}
-        self._draw()
+        self._pool.update(itertools.islice(self._new, _DRAWS))
         if not self._pool:
             return None
-        valid = [each for each in self._told.values() if each[1] is not None]
         candidates = list(self._pool.values())
-        if len(self._told) < _FIRST or not valid:
+        if len(self._told) < _FIRST or not self._valid():
             near = [each for each in candidates if self._changes(each) == 1]
             return self._rng.choice(near or candidates)
         return candidates[int(np.argmax(self._promise(candidates)))]
 
-    def _draw(self) -> None:
-        """Make some more candidates known: at random, and near the best two."""
-        valid = sorted(
-            (each for each in self._told.values() if each[1]), key=lambda each: each[1] or 0.0
-        )
-        best = [decisions for decisions, _ in valid[:2]] or [{}]
-        found, tries = 0, 0
-        while found < _DRAWS and tries < _TRIES and self._in_vain < _PATIENCE:
-            tries += 1
+    def _draws(self) -> Iterator[tuple[int, Decisions]]:
+        """Candidates that are new, by their structure: at random or near the best two, then all
+        that are left."""
+        in_vain = 0
+        while in_vain < _PATIENCE:
             if self._rng.random() < _NEAR:
-                drawn = self._space.mutate(self._rng.choice(best), self._rng)
+                best = [decisions for decisions, _ in self._valid()[:2]]
+                drawn = self._space.mutate(self._rng.choice(best or [{}]), self._rng)
             else:
                 drawn = self._space.sample(self._rng)
             structure = self._space.structure(drawn)
-            if structure is None or structure in self._asked or structure in self._pool:
-                self._in_vain += 1
-                continue
-            self._in_vain = 0
-            self._pool[structure] = drawn
-            found += 1
+            in_vain += 1
+            if structure is not None and self._is_new(structure):
+                in_vain = 0
+                yield structure, drawn
+        for each in self._space.enumerate():
+            structure = self._space.structure(each)
+            if structure is not None and self._is_new(structure):
+                yield structure, each
+
+    def _is_new(self, structure: int) -> bool:
+        return structure not in self._asked and structure not in self._pool
+
+    def _valid(self) -> list[tuple[Decisions, float]]:
+        """What did not fail, the fastest first."""
+        valid = [(each, seconds) for each, seconds in self._told.values() if seconds is not None]
+        return sorted(valid, key=lambda pair: pair[1])
 
     def _promise(self, candidates: list[Decisions]) -> np.ndarray:
         """How much each candidate is expected to gain; those proposed but not told count with the
         times that are expected of them."""
-        told = list(self._told.values())
+        told = sorted(self._told.values(), key=lambda pair: pair[1] or math.inf)
+        told = told[:_MODELLED] + self._rng.sample(
+            told[_MODELLED:], min(_MODELLED, len(told[_MODELLED:]))
+        )
         slowest = max(math.log2(seconds) for _, seconds in told if seconds is not None)
         costs = [slowest + _FAILED if s is None else math.log2(s) for _, s in told]
         known = np.stack([self._space.features(decisions) for decisions, _ in told])
@@ -114,7 +127,9 @@ class Search:
         if pending:
             more = np.stack([self._space.features(each) for each in pending])
             expected, _ = model.predict(more)
-            model = CostModel(np.vstack([known, more]), np.array([*costs, *expected]))
+            model = CostModel(
+                np.vstack([known, more]), np.array([*costs, *expected]), [model.scale]
+            )
         expected, deviation = model.predict(
             np.stack([self._space.features(each) for each in candidates])
         )

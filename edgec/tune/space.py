@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from tvm import s_tir, tirx
 from edgec.errors import TuningError
 from edgec.targets import Target
 from edgec.targets.cpu import schedule
-from edgec.targets.cpu.knobs import Choice, Recorder, Value
+from edgec.targets.cpu.knobs import Choice, Choose, Decided, Recorder, Value, by_rule
 
 Decisions = dict[str, Value]
 
@@ -38,8 +37,8 @@ class Candidate:
 class Space:
     """All schedules of `function` for `target`.
 
-    Decisions have a value for every knob that was asked for, but those of which the rule's own
-    schedule comes are always `{}`. What TVM refuses to schedule is not in the space.
+    Decisions have a value for every knob that was asked for, unless it is "", but those of which
+    the rule's own schedule comes are always `{}`. What TVM refuses to schedule is not in the space.
 
     Raises:
         TuningError: no rule can schedule the kernel.
@@ -48,9 +47,10 @@ class Space:
     def __init__(self, function: tirx.PrimFunc, target: Target) -> None:
         self._function, self._target = function, target
         self._columns: dict[tuple[str, str], int] = {}
-        self._known: dict[str, Candidate | None] = {}
+        self._next: dict[_Path, Choice] = {}
+        self._ends: dict[_Path, Candidate | None] = {}
         self._rule: Candidate | None = None
-        self._rule = self._run(Recorder({}))
+        self._rule = self._follow(by_rule)
         if self._rule is None:
             raise TuningError(
                 "no rule can schedule the kernel", hint="this is a fault of edgec: please report it"
@@ -63,12 +63,7 @@ class Space:
     def candidate(self, decisions: Mapping[str, Value]) -> Candidate | None:
         """What comes of `decisions`; None where TVM refuses them. Knobs that they do not set are
         the rule's, those that nobody asks for are dropped."""
-        if not decisions:
-            return self._rule
-        key = _key(decisions)
-        if key not in self._known:
-            self._known[key] = self._run(Recorder(decisions))
-        return self._known[key]
+        return self._follow(Decided(decisions)) if decisions else self._rule
 
     def sample(self, rng: random.Random) -> Decisions:
         """Random decisions."""
@@ -117,7 +112,7 @@ class Space:
             if isinstance(choice.value, int):
                 result[self._column(choice.knob, "")] = log2(1 + choice.value)
             else:
-                result[self._column(choice.knob, choice.value)] = 1.0
+                result[self._column(choice.knob, choice.value)] = float(choice.value != "")
         return result
 
     def _column(self, knob: str, option: str) -> int:
@@ -129,55 +124,68 @@ class Space:
         return {choice.knob: choice.value for choice in found.choices} if found else {}
 
     def _drawn(self, decisions: Mapping[str, Value], rng: random.Random, rate: float) -> Decisions:
-        found = self._run(_Drawing(decisions, rng, rate))
+        """`decisions` with each knob drawn anew with probability `rate`."""
+        decided = Decided(decisions)
+
+        def choose(knob: str, options: Sequence[Value], rule: Value) -> Value:
+            return rng.choice(options) if rng.random() < rate else decided(knob, options, rule)
+
+        found = self._follow(choose)
         return found.decisions if found else {}
 
     def _walk(self) -> Iterator[Candidate | None]:
         """What comes of each set of choices, the rule's first: beside every choice that a schedule
         made on its own, the other options are gone into."""
-        paths: list[list[tuple[str, Value]]] = [[]]
+        starts: list[_Path] = [()]
         for _ in range(MOST):
-            if not paths:
+            if not starts:
                 return
-            path = paths.pop()
-            recorder = Recorder(dict(path))
-            yield self._run(recorder)
-            made = [(choice.knob, choice.value) for choice in recorder.choices]
-            paths += [
-                [*made[:place], (choice.knob, option)]
-                for place, choice in reversed(list(enumerate(recorder.choices)))
-                if place >= len(path)
-                for option in reversed(choice.options)
-                if option != choice.value
-            ]
+            start = starts.pop()
+            yield self._follow(Decided(dict(start)))
+            path, turns = start, []
+            while (choice := self._next.get(path)) is not None:
+                turns += [
+                    (*path, (choice.knob, option))
+                    for option in choice.options
+                    if option != choice.rule
+                ]
+                path = (*path, (choice.knob, choice.rule))
+            starts += reversed(turns)
 
-    def _run(self, recorder: Recorder) -> Candidate | None:
-        """The candidate of the choices that `recorder` makes."""
+    def _follow(self, choose: Choose) -> Candidate | None:
+        """What comes of what `choose` says. The kernel is only scheduled where nobody went yet."""
+        path: _Path = ()
+        while True:
+            while (choice := self._next.get(path)) is not None:
+                value = choose(choice.knob, choice.options, choice.rule)
+                path = (*path, (choice.knob, value))
+            if path not in self._ends:
+                self._explore(path)
+            if path in self._ends:
+                return self._ends[path]
+
+    def _explore(self, path: _Path) -> None:
+        """Schedule by `path` and then the rule, and keep what was asked and what came of it."""
+        recorder = Recorder(dict(path))
         try:
             scheduled = schedule(self._function, self._target, recorder, strict=True)
         except s_tir.ScheduleError:
-            return None
+            scheduled = None
         choices = tuple(recorder.choices)
-        decisions = {choice.knob: choice.value for choice in choices}
-        key, structure = _key(decisions), tvm_ffi.structural_hash(scheduled)
-        if self._rule is None or structure == self._rule.structure:
-            decisions = {}
-        self._known[key] = found = Candidate(decisions, choices, structure)
-        return found
+        end = tuple((choice.knob, choice.value) for choice in choices)
+        for place, choice in enumerate(choices):
+            self._next.setdefault(end[:place], choice)
+        if scheduled is None:
+            self._ends[end] = None
+            return
+        structure = tvm_ffi.structural_hash(scheduled)
+        is_rule = self._rule is None or structure == self._rule.structure
+        self._ends[end] = Candidate(
+            {} if is_rule else {knob: value for knob, value in end if value != ""},
+            choices,
+            structure,
+        )
 
 
-class _Drawing(Recorder):
-    """Draws an option of each knob with probability `rate`."""
-
-    def __init__(self, decisions: Mapping[str, Value], rng: random.Random, rate: float) -> None:
-        super().__init__(decisions)
-        self._rng, self._rate = rng, rate
-
-    def choose(self, knob: str, options: Sequence[Value], rule: Value) -> Value:
-        if self._rng.random() < self._rate:
-            return self._rng.choice(options)
-        return super().choose(knob, options, rule)
-
-
-def _key(decisions: Mapping[str, Value]) -> str:
-    return json.dumps(dict(decisions), sort_keys=True)
+_Path = tuple[tuple[str, Value], ...]
+"""Knobs and values, in the order in which a schedule asks for them."""

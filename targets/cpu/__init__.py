@@ -25,8 +25,10 @@ from edgec.targets.cpu.matmul import schedule_matmul
 from edgec.targets.cpu.prefetch import insert_prefetches
 from edgec.targets.cpu.reduction import schedule_reduction
 from edgec.targets.cpu.rows import schedule_rows
+from edgec.targets.cpu.traces import Traces, by_trace
 from edgec.targets.cpu.transpose import schedule_transpose
 from edgec.targets.cpu.winograd import schedule_winograd
+from edgec.tune.trace import KNOB
 
 Rule = Callable[[s_tir.Schedule, Target, Choose], bool]
 
@@ -44,6 +46,9 @@ RULES: tuple[Rule, ...] = (
     schedule_elementwise,
 )
 
+_GENERIC = RULES[-4:]
+"""Rules for whatever comes; beside them, tuning looks through MetaSchedule's own space."""
+
 
 def schedule(
     function: tirx.PrimFunc, target: Target, choose: Choose = by_rule, *, strict: bool = False
@@ -54,7 +59,25 @@ def schedule(
     A rule that TVM refuses halfway is passed over: a slower kernel beats none. With `strict` its
     `ScheduleError` is raised.
     """
-    for rule in RULES:
+
+    def is_generic() -> bool:
+        return _scheduled(function, RULES[: -len(_GENERIC)], target, by_rule, strict) is None
+
+    trace = choose(KNOB, Traces(function, target, is_generic), "")
+    if trace:
+        return by_trace(function, str(trace))
+    return _scheduled(function, RULES, target, choose, strict) or function
+
+
+def _scheduled(
+    function: tirx.PrimFunc,
+    rules: tuple[Rule, ...],
+    target: Target,
+    choose: Choose,
+    strict: bool,
+) -> tirx.PrimFunc | None:
+    """`function` by the first of `rules` that takes it; None where none does."""
+    for rule in rules:
         work = s_tir.Schedule(function)
         try:
             inline_cheap_producers(work)
@@ -63,4 +86,4 @@ def schedule(
         except s_tir.ScheduleError:
             if strict:
                 raise
-    return function
+    return None

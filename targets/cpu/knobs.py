@@ -52,18 +52,14 @@ class Choice:
 
 
 class Recorder(Decided):
-    """Chooses as `Decided` does, or as a subclass' `choose`, and notes every choice in order."""
+    """Chooses as `Decided` does, and notes every choice in order."""
 
     def __init__(self, decisions: Mapping[str, Value]) -> None:
         super().__init__(decisions)
         self.choices: list[Choice] = []
 
-    def choose(self, knob: str, options: Sequence[Value], rule: Value) -> Value:
-        """The option to take."""
-        return super().__call__(knob, options, rule)
-
     def __call__(self, knob: str, options: Sequence[Value], rule: Value) -> Value:
-        value = self.choose(knob, options, rule)
+        value = super().__call__(knob, options, rule)
         self.choices.append(Choice(knob, options, rule, value))
         return value
 

@@ -17,7 +17,7 @@ _VECTORS = 40960
 """Vectors of multiply-adds that take about 8 microseconds."""
 
 
-_DOUBTFUL = 4
+_DOUBTFUL = 2
 """Work within this factor of the least that is shared may be shared or not."""
 
 

@@ -24,10 +24,7 @@ _SPILLING = 0.6
 """What is left of the speed where sums and operands do not find room in registers."""
 
 _WORTH = 0.6
-"""Tiles below this share of the best one's merit are not worth trying, ..."""
-
-_WHOLE = 0.75
-"""... nor are those of which this share is not in the image."""
+"""Tiles below this share of the best one's merit are not worth trying."""
 
 _WRITTEN = 128
 """Vectors of multiply-adds up to which a loop over terms may be written out."""
@@ -59,7 +56,7 @@ def depthwise_columns(width: int, target: Target, lanes: int, choose: Choose) ->
     options = [
         columns
         for columns in range(1, min(width, most_sums(target, lanes)) + 1)
-        if 4 * columns >= most and width >= _WHOLE * columns * -(-width // columns)
+        if 4 * columns >= most and _is_even(width, columns)
     ]
     return number(choose, "columns", options, rule)
 
@@ -89,11 +86,20 @@ def tile(
         if blocks <= channels and blocks * columns <= most_sums(target, lanes)
     }
     best = max((size for size in scores if math.prod(size) <= most), key=lambda size: scores[size])
-    worth = [size for size in scores if scores[size][0] >= _WORTH * scores[best][0]]
+    worth = [
+        size
+        for size in scores
+        if scores[size][0] >= _WORTH * scores[best][0] and _is_even(width, size[1])
+    ]
     blocks = number(choose, "blocks", [size[0] for size in worth], best[0])
-    of_blocks = [size for size in worth if size[0] == blocks]
+    of_blocks = [size for size in (best, *worth) if size[0] == blocks]
     rule = best if blocks == best[0] else max(of_blocks, key=lambda size: scores[size])
     return blocks, number(choose, "columns", [size[1] for size in of_blocks], rule[1])
+
+
+def _is_even(width: int, columns: int) -> bool:
+    """Whether no fewer columns would cover `width` in as many tiles."""
+    return columns == -(-width // -(-width // columns))
 
 
 def _score(
@@ -149,7 +155,7 @@ def sum_in_registers(
 def unroll_terms(schedule: s_tir.Schedule, loop: LoopRV, sums: int, choose: Choose) -> None:
     """Write out some terms of `sums` vectors of sums."""
     terms = extent(schedule, loop)
-    options = [n for n in (1, 2, 4, 8) if terms % n == 0 and n * sums <= _WRITTEN]
+    options = [n for n in (1, 2, 4) if terms % n == 0 and n * sums <= _WRITTEN]
     together = number(choose, "terms", options, 1)
     if together > 1:
         _, few = schedule.split(loop, factors=[None, together])
