@@ -59,7 +59,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
             on_event=display.event,
         )
         if args.dependencies:
-            _write_dependencies(args.model, args.records, written)
+            _write_dependencies(args.model, options.records, written)
         display.result({"written": [str(path) for path in written]}, "")
         return 0
     output = args.output or Path(Path(args.model).stem + ".edgec")
@@ -77,7 +77,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
     if args.time_passes:
         display.event({"event": "text", "text": pass_table(result.passes)})
     if args.dependencies:
-        _write_dependencies(args.model, args.records, [output])
+        _write_dependencies(args.model, options.records, [output])
     if args.runner:
         _write_runner(output, output.with_suffix(".run"), None, args.cc)
     display.result(_facts(result), _summary(result))

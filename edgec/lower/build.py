@@ -156,7 +156,9 @@ class Worker:
             env=os.environ | {"PYTHONPATH": os.pathsep.join([_PACKAGE_ROOT, *_python_path()])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,
+            # Ctrl-C is not for it. When this process dies, the kernel wakes and ends a group of the
+            # same session that was stopped: one of its own session would stay.
+            process_group=0,
         )
 
     @property

@@ -76,9 +76,11 @@ def tasks(
             hint="its kernels have: " + ", ".join(known),
         )
     chosen: list[Task] = []
+    passed = 0.0
     for task in found:
-        if sum(each.seconds for each in found[: found.index(task)]) >= WORTH * whole:
+        if passed >= WORTH * whole:
             break
+        passed += task.seconds
         if not only or task.operators & set(only):
             chosen.append(task)
     return Tasks(tuple(chosen), whole - sum(task.seconds for task in chosen))

@@ -1,8 +1,8 @@
 """MetaSchedule's own space, for kernels that no rule is made for.
 
 It is one knob (`edgec.tune.trace.KNOB`): the steps of a schedule as MetaSchedule's JSON, taken
-instead of the rule's.
-TVM's `PostOrderApply` makes sketches of a kernel, whose tile sizes are then drawn.
+instead of the rule's. TVM's `PostOrderApply` makes sketches of a kernel, whose tile sizes are then
+drawn.
 """
 
 from __future__ import annotations
