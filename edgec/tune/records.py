@@ -76,8 +76,8 @@ class Store:
         self._journal = Journal(self.file)
 
     def require(self) -> None:
-        """Raises TuningError where there is no such folder or file."""
-        if not os.path.exists(self.path):
+        """Raises TuningError where there is no such file, or none in the folder."""
+        if not os.path.exists(self.file):
             raise TuningError(
                 "there are no records", where=str(self.path), hint="`edgec tune` makes them"
             )

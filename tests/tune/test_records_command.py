@@ -99,6 +99,11 @@ def test_no_store(edgec: Edgec, tmp_path: Path, action: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_no_store_is_left_as_it_is(edgec: Edgec, tmp_path: Path) -> None:
+    assert edgec("records", "check", tmp_path).code == 11
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_name_that_is_too_long(edgec: Edgec, store: Path, tmp_path: Path) -> None:
     long = tmp_path / ("x" * 300)
     assert edgec("records", "list", long).code == 11
