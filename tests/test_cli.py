@@ -315,6 +315,7 @@ def command_lines(digits: Path, digits_artifact: Path, tmp_path: Path) -> dict[s
     """One use of every command, by its heading in docs/json.md."""
     store = tmp_path / "store"
     store.mkdir()
+    (store / "records.jsonl").touch()
     bench = ["--model", digits, "--calls", "20", "--against", "onnxruntime"]
     return {
         "compile": ["compile", digits, "-o", tmp_path / "x.edgec"],

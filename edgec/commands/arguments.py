@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from edgec.errors import UsageError
+from edgec.options import Options
 
 
 def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -29,6 +32,23 @@ def dims(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
 def states(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """`OUT=IN`, several times."""
     return tuple(_split(text, "--state", "OUT=IN") for text in texts)
+
+
+def options(args: argparse.Namespace, **others: Any) -> Options:
+    """What the commands that compile have in common, and `others`."""
+    return Options(
+        level=2 if args.level is None else args.level,
+        shapes=shapes(args.shape),
+        dims=dims(args.dim),
+        states=states(args.state),
+        passes=args.passes,
+        disable=tuple(args.disable),
+        stop_after=args.stop_after,
+        cc=args.cc,
+        trusted=args.trusted,
+        jobs=args.jobs,
+        **others,
+    )
 
 
 def seconds(text: str, option: str) -> float:

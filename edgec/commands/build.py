@@ -18,7 +18,6 @@ from edgec.emit.export import export as export_files
 from edgec.emit.linkable import link_runner
 from edgec.emit.toolchain import Toolchain
 from edgec.errors import ArtifactError, UsageError
-from edgec.options import Options
 from edgec.optreport import pass_table
 from edgec.report import duration, size
 from edgec.tune.records import Store
@@ -26,20 +25,11 @@ from edgec.tune.records import Store
 
 def compile_(args: argparse.Namespace, display: Display) -> int:
     """Compile a model, or write some of its intermediate forms."""
-    options = Options(
+    options = arguments.options(
+        args,
         targets=tuple(args.target or ["host"]),
-        level=2 if args.level is None else args.level,
-        shapes=arguments.shapes(args.shape),
-        dims=arguments.dims(args.dim),
-        states=arguments.states(args.state),
-        passes=args.passes,
-        disable=tuple(args.disable),
-        stop_after=args.stop_after,
         name=args.name,
-        cc=args.cc,
-        trusted=args.trusted,
         require=args.require,
-        jobs=args.jobs,
         records=args.records,
         bundled=args.bundled,
         threads=args.threads,

@@ -25,19 +25,7 @@ def tune(args: argparse.Namespace, display: Display) -> int:
     """Find faster kernels for a model, and keep them in a store of records."""
     if args.plot is not None:
         check_plot(args.plot)
-    options = Options(
-        targets=(args.target,),
-        level=2 if args.level is None else args.level,
-        shapes=arguments.shapes(args.shape),
-        dims=arguments.dims(args.dim),
-        states=arguments.states(args.state),
-        passes=args.passes,
-        disable=tuple(args.disable),
-        stop_after=args.stop_after,
-        cc=args.cc,
-        trusted=args.trusted,
-        jobs=args.jobs,
-    )
+    options = arguments.options(args, targets=(args.target,))
     tuning = Tuning(
         records=args.records or default_records(args.model),
         budget=_budget(args.time, args.trials),
