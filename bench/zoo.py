@@ -131,7 +131,7 @@ def _resident(artifact: Path, name: str, folder: Path) -> int:
         capture_output=True,
     )
     symbol = name
-    toolchain = Toolchain(host().link_triple, Cache.default().path)
+    toolchain = Toolchain.of(host(), Cache.default().path)
     library = (exported / "lib" / f"lib{symbol}.so").resolve()
     program = folder / "rss"
     object_code = toolchain.compile(

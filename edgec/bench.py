@@ -137,7 +137,7 @@ def bench(
 
 def _burst_library(folder: Path) -> str:
     """`burst.c` as a library in `folder`. `TargetError` or `LoweringError` where it cannot be."""
-    toolchain = Toolchain(host().link_triple, Cache.default().path)
+    toolchain = Toolchain.of(host(), Cache.default().path)
     code = toolchain.compile(BURST, includes=())
     exports = [f"burst_{name}" for name in ("edgec", *NATIVE)]
     path = folder / "burst.so"

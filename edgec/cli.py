@@ -148,7 +148,10 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the ONNX model")
     parser.add_argument("-o", "--output", type=Path, help="the artifact; with --emit, see below")
     parser.add_argument(
-        "--target", action="append", metavar="NAME", help="see `edgec targets`; may be repeated"
+        "--target",
+        action="append",
+        metavar="NAME",
+        help="see `edgec targets`, or a board of your own: FILE.toml; may be repeated",
     )
     _sizes(parser, "NAME=SIZE[,SIZE]", "; several sizes make several variants")
     _states(parser)
@@ -375,7 +378,7 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _targets(parser: argparse.ArgumentParser) -> None:
-    _common(parser, "show:list_targets")
+    _common(parser, "targets:list_targets")
     parser.add_argument("name", nargs="?")
 
 

@@ -155,6 +155,8 @@ class Compilation:
             stored = shelf.find() if reuse else None
         for target, reached in zip(chosen, means, strict=True):
             self.require(target, reached)
+            if target.gpu_arch:
+                self.note(f"{target.name}: compiled for its CPU, its GPU goes unused")
         if stored is not None:
             data, notes = stored
             for note in notes:

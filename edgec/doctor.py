@@ -111,7 +111,7 @@ def _tvm() -> Finding:
 
 def _linker(target: Target) -> Finding:
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
-        toolchain = Toolchain(target.link_triple, Path(folder))
+        toolchain = Toolchain.of(target, Path(folder))
         try:
             return Finding(f"linker for {target.name}", toolchain.version(), True)
         except EdgecError as error:

@@ -85,7 +85,7 @@ def processor_name() -> str:
 
 
 def _run(target: Target, threads: int, cache: Cache) -> str:
-    toolchain = Toolchain(target.link_triple, cache.path)
+    toolchain = Toolchain.of(target, cache.path)
     code = toolchain.compile(
         SOURCE,
         includes=(),

@@ -144,7 +144,7 @@ def prove(
 
 def _emulate(draft: Path, variant: Variant, cache: Cache) -> None:
     """Run the golden data in a static program under QEMU."""
-    toolchain = Toolchain(variant.target.link_triple, cache.path)
+    toolchain = Toolchain.of(variant.target, cache.path)
     qemu = emulator(variant.target)
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         runner = Path(folder) / "edgec-run"

@@ -96,7 +96,7 @@ class Workshop:
             weights=weights.data,
             golden_sha256=hashlib.sha256(packed).hexdigest(),
         )
-        toolchain = Toolchain(target.link_triple, self.cache.path, self.cc)
+        toolchain = Toolchain.of(target, self.cache.path, self.cc)
         with self.stage("link"):
             library = link_library(linkable, toolchain)
         return Variant(

@@ -2,44 +2,53 @@
 
 A target is a name such as `x86-64-v3`, `aarch64` or `x86-64-v4+avx512vnni`: a level of an
 architecture, described by a table of this folder's TOML files, and the CPU features added to it. A
-board such as `n100` is a level with what its processor is beyond it. `host` is an alias that
-`resolve` turns into the concrete target of the machine it runs on, so that an artifact never
-depends on a name that means something else elsewhere.
+board such as `rpi5` is a level with what its processor is beyond it; a file `my_board.toml` of the
+user's describes one more. `host` and `jetson` are aliases that `resolve` turns into a concrete
+target, so that an artifact never depends on a name that means something else elsewhere.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import platform
 import shutil
-import tomllib
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from edgec.errors import TargetError
+from edgec.errors import ArtifactError, TargetError
+from edgec.targets.tables import ADDED, OWN_SUFFIX, Table, built_in, nearest, own
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """A concrete target.
 
-    `triple` is LLVM's, `mcpu` and `features` LLVM's names; `cpu_flags` are the names the Linux
-    kernel prints in /proc/cpuinfo for everything the code needs, `libc` the floor the library is
-    linked against ("glibc 2.17"). `vector_bits` is the width of the widest vector registers and
-    `vector_registers` their number, `fma_units` how many of them are multiplied and added a cycle.
-    `l1_bytes` and `l2_bytes` are the data caches that one core has to itself. `channel_block` is
-    how many channels of an image lie together (`edgec.lower.blocked`). `qemu_cpu` is the processor
-    that QEMU emulates for it, empty where it has none. `level` is what a board builds on, empty for
-    a level itself; `optional` has LLVM's and Linux's name of each feature that can be added.
+    `arch` is the machine as `uname -m` names it, `triple` is LLVM's, `zig` and `zig_static` are
+    zig's triples for libraries and for static programs, `mcpu` and `features` LLVM's names;
+    `cpu_flags` are the names the Linux kernel prints in /proc/cpuinfo for everything the code
+    needs, `libc` what the library is linked against: the floor "glibc 2.17", or "musl".
+    `vector_bits` is the width of the widest vector registers and `vector_registers` their number,
+    `fma_units` how many of them are multiplied and added a cycle. `l1_bytes` and `l2_bytes` are the
+    data caches that one core has to itself, `l3_bytes` is shared by all. `channel_block` is how
+    many channels of an image lie together (`edgec.lower.blocked`). `qemu` is QEMU's program,
+    `qemu_cpu` the processor that it emulates, empty where it has none, `qemu_most` one with all
+    that can be added. `level` is what a board builds on, empty for a level itself; `optional` has
+    LLVM's and Linux's name of each feature that can be added.
+
+    Boards alone have `cores`, their number by kind, fastest first, `ram_mib`, the sizes of memory
+    they come with, and the GPU: what it is, its compute capability ("sm_87"), and the versions of
+    JetPack and CUDA that are its driver's.
     """
 
     name: str
     summary: str
     arch: str
     triple: str
+    zig: str
+    zig_static: str
     mcpu: str
     features: tuple[str, ...] = ()
     cpu_flags: tuple[str, ...]
@@ -48,53 +57,86 @@ class Target:
     fma_units: int
     l1_bytes: int
     l2_bytes: int
+    l3_bytes: int = 0
     channel_block: int
     libc: str
+    qemu: str
     qemu_cpu: str = ""
+    qemu_most: str = ""
     level: str = ""
     optional: tuple[tuple[str, str], ...] = ()
+    cores: tuple[tuple[str, int], ...] = ()
+    ram_mib: tuple[int, ...] = ()
+    gpu: str = ""
+    gpu_arch: str = ""
+    jetpack: str = ""
+    cuda: str = ""
 
     @property
     def link_triple(self) -> str:
-        """The triple zig links for: LLVM's with the libc floor, "x86_64-linux-gnu.2.17"."""
-        return f"{self.triple}.{self.libc.removeprefix('glibc ')}"
+        """The triple zig links for: with the libc floor, "x86_64-linux-gnu.2.17", or musl's."""
+        if self.libc == "musl":
+            return self.zig_static
+        return f"{self.zig}.{self.libc.removeprefix('glibc ')}"
 
     @property
     def fuses_multiply_add(self) -> bool:
         """Whether a * b + c is one instruction."""
-        return self.arch == "aarch64" or "fma" in self.cpu_flags
+        return not {"fma", "asimd", "vfpv4"}.isdisjoint(self.cpu_flags)
 
-    def facts(self) -> dict[str, object]:
-        """What the manifest says of the target."""
-        return {
-            "name": self.name,
-            "triple": self.triple,
-            "mcpu": self.mcpu,
-            "features": list(self.features),
-            "libc": self.libc,
-        }
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of the target: everything, so that `from_facts` makes it again."""
+        facts = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return facts | {"optional": dict(self.optional), "cores": dict(self.cores)}
+
+
+def from_facts(facts: Mapping[str, Any]) -> Target:
+    """The target that `Target.facts` describes, also where this edgec does not know its name.
+
+    Raises:
+        ArtifactError: they describe none.
+    """
+    known = {item.name for item in fields(Target)}
+    try:
+        return Target(**{key: _frozen(value) for key, value in facts.items() if key in known})
+    except TypeError as error:
+        raise ArtifactError(
+            f"describes its target wrongly: {error}", hint="compile the model again"
+        ) from error
 
 
 def names() -> list[str]:
-    """The names `resolve` takes, without added features: `host`, levels, boards."""
-    return ["host", *sorted(_bases(), key=lambda name: (bool(_bases()[name].level), name))]
+    """The names `resolve` takes, without added features: `host`, levels, boards, aliases."""
+    boards = _bases()
+    ordered = sorted(boards, key=lambda name: (bool(boards[name].level), name))
+    return ["host", *ordered, *sorted(aliases())]
+
+
+def aliases() -> dict[str, tuple[str, str]]:
+    """Names that stand for a board: the board's name, and what the alias means."""
+    tables = built_in().items()
+    return {name: (t["alias"], t["meaning"]) for name, t in tables if "alias" in t}
 
 
 def resolve(name: str) -> Target:
-    """The concrete target called `name`; `host` is this machine.
+    """The concrete target called `name`; `host` is this machine, FILE.toml the user's own board.
 
     Raises:
-        TargetError: unknown name or feature, or `host` on a machine edgec cannot compile for.
+        TargetError: unknown name or feature, a file that describes no board, or `host` on a
+            machine edgec cannot compile for.
     """
     if name == "host":
         return host()
+    if name.endswith(OWN_SUFFIX):
+        return _own(Path(name))
     base_name, *extras = name.split("+")
+    base_name = aliases().get(base_name, (base_name,))[0]
     bases = _bases()
     if base_name not in bases:
-        near = difflib.get_close_matches(base_name, names(), n=3, cutoff=0.5)
-        known = "did you mean " + " or ".join(near) if near else "known: " + ", ".join(names())
         raise TargetError(
-            f"unknown target '{name}'", hint=f"{known}; `edgec targets` lists them all"
+            f"unknown target '{name}'",
+            hint=f"{nearest(base_name, names())}; `edgec targets` lists them all, and a board of "
+            "your own is a file: --target my_board.toml",
         )
     return _with_features(bases[base_name], extras)
 
@@ -134,11 +176,18 @@ def host_cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
+def machine() -> str:
+    """This machine as `uname -m` names it to a process like this one: a 32-bit Python on 64-bit
+    Arm is on an armv7l."""
+    name = platform.machine()
+    return "armv7l" if name in ("aarch64", "armv8l") and sys.maxsize < 1 << 32 else name
+
+
 def runs_here(target: Target) -> bool:
     """Whether this machine can run code made for `target` without an emulator."""
     return (
         platform.system() == "Linux"
-        and platform.machine() == target.arch
+        and machine() == target.arch
         and host_cpu_flags().issuperset(target.cpu_flags)
     )
 
@@ -149,9 +198,9 @@ def emulator(target: Target) -> str | None:
     There is none for processors like this host's own: programs ask the kernel what the processor
     can do, and would hear of the host's.
     """
-    if not target.qemu_cpu or target.arch == platform.machine():
+    if not target.qemu_cpu or target.arch == machine():
         return None
-    return shutil.which(f"qemu-{target.arch}")
+    return shutil.which(target.qemu)
 
 
 def _with_features(base: Target, extras: list[str]) -> Target:
@@ -171,38 +220,47 @@ def _with_features(base: Target, extras: list[str]) -> Target:
         features=(*base.features, *(f"+{feature}" for feature in ordered)),
         cpu_flags=(*base.cpu_flags, *(optional[feature] for feature in ordered)),
         optional=tuple(item for item in base.optional if item[0] not in ordered),
-        qemu_cpu="",
+        qemu_cpu=base.qemu_most,
     )
 
 
 @functools.cache
 def _bases() -> Mapping[str, Target]:
     """Levels and boards by name."""
-    tables: dict[str, dict[str, Any]] = {}
-    for path in sorted(Path(__file__).parent.glob("*.toml")):
-        tables |= tomllib.loads(path.read_text(encoding="utf-8"))
-    levels = {
-        name: Target(name=name, **_as_tuples(facts))
-        for name, facts in tables.items()
-        if "level" not in facts
+    tables = built_in()
+    bases: dict[str, Target] = {
+        name: Target(name=name, **{key: _frozen(value) for key, value in table.items()})
+        for name, table in tables.items()
+        if "level" not in table and "alias" not in table
     }
-    return levels | {
-        name: _board(levels, name, _as_tuples(facts))
-        for name, facts in tables.items()
-        if "level" in facts
-    }
+    for name, table in tables.items():
+        if "level" in table:
+            bases[name] = _board(bases, name, table)
+    return bases
 
 
-def _board(levels: Mapping[str, Target], name: str, facts: dict[str, Any]) -> Target:
-    """The level of a board with its own facts; features and flags come to those of the level."""
+def _own(path: Path) -> Target:
+    """The board that a file of the user's describes."""
+    name, table = own(path)
+    try:
+        return _board(_bases(), name, table)
+    except TargetError as error:
+        raise TargetError(error.what, where=str(path), hint=error.hint) from error
+
+
+def _board(bases: Mapping[str, Target], name: str, table: Table) -> Target:
+    """A base with a board's own facts; features and flags come to those of the base."""
+    facts = {key: _frozen(value) for key, value in table.items()}
     base_name, *extras = facts["level"].split("+")
-    level = _with_features(levels[base_name], extras)
-    for key in ("features", "cpu_flags"):
-        facts[key] = (*getattr(level, key), *facts.get(key, ()))
-    return replace(level, name=name, **facts)
+    base = _with_features(bases[base_name], extras)
+    for key in ADDED:
+        facts[key] = tuple(dict.fromkeys((*getattr(base, key), *facts.get(key, ()))))
+    facts.setdefault("summary", f"a board of your own, on {facts['level']}")
+    return replace(base, name=name, **facts)
 
 
-def _as_tuples(facts: dict[str, Any]) -> dict[str, Any]:
-    """A table as fields of `Target`, which hold no lists."""
-    plain = {k: v.items() if isinstance(v, dict) else v for k, v in facts.items()}
-    return {k: v if isinstance(v, str | int) else tuple(v) for k, v in plain.items()}
+def _frozen(value: Any) -> Any:
+    """A value of TOML or JSON as a field of `Target`, which hold no lists and no dicts."""
+    if isinstance(value, dict):
+        return tuple(value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

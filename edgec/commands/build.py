@@ -77,7 +77,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
 def export(args: argparse.Namespace, display: Display) -> int:
     """Write a variant as libraries, headers and build files for C and C++."""
     model, target = linkable(args.artifact, args.variant)
-    toolchain = Toolchain(target.link_triple, Cache.default().path, args.cc)
+    toolchain = Toolchain.of(target, Cache.default().path, args.cc)
     written = export_files(model, args.folder, toolchain)
     if args.runner:
         runner = args.folder / "bin" / f"{model.c_name}-run"
@@ -90,7 +90,7 @@ def export(args: argparse.Namespace, display: Display) -> int:
 
 def _write_runner(artifact: Path, path: Path, variant: str | None, cc: str | None) -> None:
     model, target = linkable(artifact, variant)
-    toolchain = Toolchain(target.link_triple, Cache.default().path, cc)
+    toolchain = Toolchain.of(target, Cache.default().path, cc)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -22,7 +22,7 @@ from edgec.profileplot import plot
 from edgec.program import Tensor
 from edgec.report import table
 from edgec.runtime.load import Module, load
-from edgec.targets import resolve
+from edgec.targets import from_facts
 from edgec.verify import verify as compare
 
 
@@ -118,7 +118,7 @@ def _peaks(module: Module, args: argparse.Namespace, display: Display) -> Peaks 
     variant = next(v for v in module.manifest["variants"] if v["id"] == module.variant)
     cache = Cache(Cache.default().path, reuse=not args.no_cache)
     try:
-        return measure_peaks(resolve(variant["target"]["name"]), module.threads, cache)
+        return measure_peaks(from_facts(variant["target"]), module.threads, cache)
     except EdgecError as error:
         display.event({"event": "note", "text": f"no shares of the machine's peaks: {error.what}"})
         return None

@@ -1,4 +1,4 @@
-"""`edgec inspect`, `targets`, `passes`, `doctor` and `cache`."""
+"""`edgec inspect`, `passes`, `doctor` and `cache`."""
 
 from __future__ import annotations
 
@@ -70,41 +70,6 @@ def _support(refused: list[Unsupported]) -> str:
     width = max(len(node.op) for node in refused)
     lines = [f"  {node.op:<{width}}  '{node.node}': {node.why}" for node in refused]
     return "\n".join([f"lowering     {len(lines)} nodes cannot be lowered", *lines])
-
-
-def list_targets(args: argparse.Namespace, display: Display) -> int:
-    """List the targets, or describe one."""
-    if args.name:
-        target = targets.resolve(args.name)
-        here = "yes" if targets.runs_here(target) else "no"
-        facts = target.facts() | {"summary": target.summary, "runs_here": here == "yes"}
-        keys = ("level", "vector_bits", "vector_registers", "fma_units", "l1_bytes", "l2_bytes")
-        facts |= {key: getattr(target, key) for key in keys}
-        rows = [
-            ("name", target.name),
-            ("summary", target.summary),
-            ("level", target.level),
-            ("triple", target.triple),
-            ("cpu", " ".join([target.mcpu, *target.features])),
-            ("needs", " ".join(target.cpu_flags)),
-            ("libc", f"{target.libc} or newer"),
-            ("vectors", f"{target.vector_registers} registers of {target.vector_bits} bits"),
-            ("fma units", str(target.fma_units)),
-            ("caches", f"L1 {size(target.l1_bytes)}, L2 {size(target.l2_bytes)} a core"),
-            ("takes", " ".join(f"+{name}" for name, _ in target.optional)),
-            ("runs here", here),
-        ]
-        display.result(facts, "\n".join(f"{key:<10} {value}" for key, value in rows if value))
-        return 0
-    listed = []
-    for name in targets.names():
-        target = targets.resolve(name)
-        about = f"this machine: {target.name}" if name == "host" else target.summary
-        level = "" if name == "host" else target.level
-        listed.append({"name": name, "target": target.name, "level": level, "summary": about})
-    lines = [f"{item['name']:<12} {item['summary']}" for item in listed]
-    display.result({"targets": listed}, "\n".join(lines))
-    return 0
 
 
 def list_passes(args: argparse.Namespace, display: Display) -> int:

@@ -19,7 +19,7 @@ from edgec.errors import ArtifactError
 from edgec.plan import Plan
 from edgec.program import Call, Extent, Repeat, Step, Tensor
 from edgec.runtime.load import read_manifest, read_member
-from edgec.targets import Target, resolve
+from edgec.targets import Target, from_facts
 from edgec.tune.lookup import Choice
 
 FORMAT_VERSION = (1, 0)
@@ -232,5 +232,5 @@ def linkable(path: Path, identifier: str | None = None) -> tuple[Linkable, Targe
     weights = read_member(path, chosen["weights"]) if chosen["weights"] else b""
     golden = facts["files"][chosen["golden"]]["sha256"]
     text = read_member(path, chosen["program"]).decode()
-    name = chosen["target"]["name"]
-    return Linkable(facts["name"], objects, text, weights, golden), resolve(name)
+    target = from_facts(chosen["target"])
+    return Linkable(facts["name"], objects, text, weights, golden), target

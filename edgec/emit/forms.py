@@ -49,7 +49,7 @@ def of_module(kind: str, linkable: Linkable, target: Target, cache: Cache) -> by
     """The form "c" or "so" of a compiled module."""
     if kind == "c":
         return linkable.program_c.encode()
-    return link_standalone(linkable, Toolchain(target.link_triple, cache.path))[0]
+    return link_standalone(linkable, Toolchain.of(target, cache.path))[0]
 
 
 def write_forms(forms: dict[str, bytes], name: str, output: Path | None) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edgec.emit.glue import symbol_of
 from edgec.emit.toolchain import RUNNER_SOURCES, RUNTIME, Toolchain, c_name
@@ -71,10 +71,9 @@ def link_standalone(model: Linkable, toolchain: Toolchain) -> tuple[bytes, bytes
 def link_runner(model: Linkable, toolchain: Toolchain) -> bytes:
     """The static executable `edgec-run` for this model.
 
-    A zig toolchain is turned to musl; another compiler must be able to link statically.
+    Zig links it for musl; another compiler must be able to link statically.
     """
-    machine = toolchain.triple.split("-")[0]
-    static = replace(toolchain, triple=f"{machine}-linux-musl")
+    static = toolchain.for_static_programs()
     defines = {
         "EDGEC_ENTRY": model.symbol,
         "EDGEC_GOLDEN_SHA256": f'"{model.golden_sha256}"',

@@ -14,13 +14,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 from edgec.cache import Cache, key_of
 from edgec.emit.elf import archive, keep_global
 from edgec.errors import LoweringError, TargetError
+from edgec.targets import Target
 
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
 """Folder of the runtime's C sources and headers."""
@@ -43,7 +44,8 @@ class Toolchain:
     `triple` is zig's, with the libc it links against ("x86_64-linux-gnu.2.17",
     "aarch64-linux-musl"). `cache_dir` holds what zig builds once per libc (50 MB). `cc` replaces
     zig by another C compiler driver, which must already compile for the target: its path, or its
-    name on PATH. `timeout` is the limit for one compilation or link, in seconds.
+    name on PATH. `timeout` is the limit for one compilation or link, in seconds. `static_triple` is
+    zig's for static programs.
 
     Every method raises TargetError when the compiler is missing and LoweringError when it fails.
     """
@@ -52,6 +54,16 @@ class Toolchain:
     cache_dir: Path
     cc: str | None = None
     timeout: float = 300.0
+    static_triple: str = ""
+
+    @staticmethod
+    def of(target: Target, cache_dir: Path, cc: str | None = None) -> Toolchain:
+        """The toolchain for `target`."""
+        return Toolchain(target.link_triple, cache_dir, cc, static_triple=target.zig_static)
+
+    def for_static_programs(self) -> Toolchain:
+        """The same with a libc that zig can link statically."""
+        return replace(self, triple=self.static_triple or self.triple)
 
     def compile(
         self,

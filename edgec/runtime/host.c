@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 #include "runtime.h"
 
@@ -118,21 +121,52 @@ static int has_word(const char *line, const char *word, size_t length) {
   return 0;
 }
 
+/* What the kernel passes to a program about an Arm processor (its asm/hwcap.h), by the names of
+ * /proc/cpuinfo, which tells a 32-bit program of the 64-bit processor. 32 and more: AT_HWCAP2. */
+#if defined(__aarch64__)
+static const struct capability {
+  const char *name;
+  int bit;
+} capabilities[] = {{"fp", 0},        {"asimd", 1},     {"crc32", 7},    {"atomics", 8},
+                    {"fphp", 9},      {"asimdhp", 10},  {"asimdrdm", 12}, {"asimddp", 20},
+                    {"sve", 22},      {"asimdfhm", 23}, {"sve2", 33},    {"i8mm", 45},
+                    {"bf16", 46}};
+#elif defined(__arm__)
+static const struct capability {
+  const char *name;
+  int bit;
+} capabilities[] = {{"vfp", 6},    {"edsp", 7},   {"neon", 12},  {"vfpv3", 13},
+                    {"vfpv4", 16}, {"idiva", 17}, {"idivt", 18}, {"vfpd32", 19}};
+#endif
+
+/* 1 or 0 where the kernel says whether the processor has a feature, -1 where it does not. */
+static int kernel_grants(const char *name, size_t length) {
+#if defined(__linux__) && (defined(__aarch64__) || defined(__arm__))
+  for (size_t i = 0; i < sizeof capabilities / sizeof capabilities[0]; i++) {
+    const struct capability *known = &capabilities[i];
+    if (strlen(known->name) == length && !memcmp(known->name, name, length))
+      return getauxval(known->bit < 32 ? AT_HWCAP : AT_HWCAP2) >> (known->bit % 32) & 1;
+  }
+#endif
+  (void)name, (void)length;
+  return -1;
+}
+
 int edgec_host_lacks(const char *features, char *missing, size_t size) {
 #if defined(__x86_64__)
   const char *key = "\nflags";
-#elif defined(__aarch64__)
-  const char *key = "\nFeatures";
 #else
-  const char *key = "\n\n";
+  const char *key = "\nFeatures";
 #endif
   char text[16384];
-  if (!*features || !read_text("/proc/cpuinfo", text, sizeof text)) return 0;
-  const char *line = strstr(text, key);
-  if (!line || !strchr(line + 1, '\n')) return 0;
+  const char *line = NULL;
+  if (*features && read_text("/proc/cpuinfo", text, sizeof text)) line = strstr(text, key);
+  if (line && !strchr(line + 1, '\n')) line = NULL;
   while (*features) {
     size_t length = strcspn(features, " ");
-    if (!has_word(line + 1, features, length)) {
+    int granted = kernel_grants(features, length);
+    if (granted < 0) granted = !line || has_word(line + 1, features, length);
+    if (!granted) {
       snprintf(missing, size, "%.*s", (int)length, features);
       return 1;
     }

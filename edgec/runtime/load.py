@@ -327,10 +327,12 @@ def _refusal(variant: Mapping[str, Any]) -> Optional[str]:
         return f"it has ABI version {variant['abi']}, this loader speaks {ABI_VERSION}"
     if requires["os"] != sys.platform:
         return f"it is for {requires['os']}, this is {sys.platform}"
-    machine, bits = os.uname().machine, 8 * struct.calcsize("P")
-    if requires["arch"] != machine or bits != 64:
+    machine, bits = _machine(), 8 * struct.calcsize("P")
+    if requires["arch"] != machine or bits != _BITS_OF.get(machine, 64):
         return f"it is for {requires['arch']}, this is {machine} with {bits}-bit Python"
     libc, _, floor = requires.get("libc", "").partition(" ")
+    if libc == "musl" and _glibc_version() is not None:
+        return "it needs musl, this system has glibc"
     if libc == "glibc":
         here = _glibc_version()
         if here is None:
@@ -350,17 +352,46 @@ def _glibc_version() -> Optional[Tuple[int, ...]]:
         return None
 
 
+def _machine() -> str:
+    """This machine as a process sees it: 32-bit Python on 64-bit Arm is on an armv7l."""
+    machine = os.uname().machine
+    return "armv7l" if machine in ("aarch64", "armv8l") and sys.maxsize < 1 << 32 else machine
+
+
+_BITS_OF = {"armv7l": 32}
+
+_CAPABILITIES = {
+    "aarch64": {
+        "fp": 0, "asimd": 1, "crc32": 7, "atomics": 8, "fphp": 9, "asimdhp": 10, "asimdrdm": 12,
+        "asimddp": 20, "sve": 22, "asimdfhm": 23, "sve2": 33, "i8mm": 45, "bf16": 46,
+    },
+    "armv7l": {
+        "vfp": 6, "edsp": 7, "neon": 12, "vfpv3": 13, "vfpv4": 16, "idiva": 17, "idivt": 18,
+        "vfpd32": 19,
+    },
+}  # fmt: skip
+"""Bits of AT_HWCAP, and from 32 on of AT_HWCAP2: what the kernel says of an Arm processor."""
+
+
 def _cpu_features() -> List[str]:
     """Features as /proc/cpuinfo names them; empty where the system does not tell."""
+    machine = _machine()
+    names = _CAPABILITIES.get(machine, {})
+    found: List[str] = []
+    key = "Features" if names else "flags"
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as stream:
-            for line in stream:
-                key, _, value = line.partition(":")
-                if key.strip() in ("flags", "Features"):
-                    return value.split()
+            lines = (line.partition(":") for line in stream)
+            found = next((value.split() for name, _, value in lines if name.strip() == key), [])
     except OSError:
         pass
-    return []
+    with contextlib.suppress(OSError, AttributeError):
+        getauxval = ctypes.CDLL(None).getauxval
+        getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+        bits = getauxval(16) & 0xFFFFFFFF | getauxval(26) << 32
+        found = [name for name in found if name not in names]
+        found += [name for name, bit in names.items() if bits >> bit & 1]
+    return found
 
 
 class _CTensor(ctypes.Structure):

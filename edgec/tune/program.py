@@ -22,14 +22,14 @@ def measuring_program(target: Target, cache: Cache) -> bytes:
     Raises:
         LoweringError, TargetError: it cannot be built.
     """
-    toolchain = Toolchain(f"{target.arch}-linux-musl", cache.path)
+    toolchain = Toolchain.of(target, cache.path).for_static_programs()
     objects = [toolchain.compile(RUNTIME / name) for name in ("measure.c", *TRIAL_SOURCES)]
     return _found(cache, key_of(toolchain.triple, objects), lambda: toolchain.executable(objects))
 
 
 def measuring_library(target: Target, cache: Cache) -> bytes:
     """The same as a shared library for TVM's RPC servers."""
-    toolchain = Toolchain(target.link_triple, cache.path)
+    toolchain = Toolchain.of(target, cache.path)
     objects = [toolchain.compile(RUNTIME / name) for name in ("packed.c", *TRIAL_SOURCES)]
     exports = [f"__tvm_ffi_{name}" for name in FUNCTIONS]
     return _found(

@@ -88,7 +88,7 @@ def test_on_aarch64(scenes: np.ndarray, expected: list[np.ndarray], tmp_path: Pa
     assert compiled.manifest["variants"][0]["verified"] == "emulated"
     model, target = linkable(path)
     runner = tmp_path / "edgec-run"
-    runner.write_bytes(link_runner(model, Toolchain(target.link_triple, cache.path)))
+    runner.write_bytes(link_runner(model, Toolchain.of(target, cache.path)))
     runner.chmod(0o755)
     for scene, wanted in zip(scenes[:2], expected, strict=False):
         np.save(tmp_path / "image.npy", scene)

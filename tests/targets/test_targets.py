@@ -144,7 +144,7 @@ def test_older_processors_can_run_it(
         assert code("Nehalem") != 0, "the emulator lets everything pass"
 
 
-@pytest.mark.parametrize("name", [*X86_64, "aarch64"])
+@pytest.mark.parametrize("name", [n for n in targets.names() if n not in ("host", "jetson")])
 def test_llvm_knows_the_processor(name: str) -> None:
     """It takes unknown names for a generic processor; known ones have what the facts say."""
     import tvm
@@ -159,14 +159,25 @@ def test_llvm_knows_the_processor(name: str) -> None:
     assert max(bits for name, bits in widths.items() if name in features) == target.vector_bits
     assert ("avxvnni" in features) == ("avx_vnni" in target.cpu_flags)
     assert ("avx512vnni" in features) == ("avx512_vnni" in target.cpu_flags)
+    assert ("dotprod" in features) == ("asimddp" in target.cpu_flags)
+    assert ("fullfp16" in features) == ("asimdhp" in target.cpu_flags)
+    assert ("sve" in features) == ("sve" in target.cpu_flags)
     assert "gfni" not in features
 
 
 def test_boards_stand_beside_the_levels(edgec: Edgec) -> None:
     listed = edgec("targets", "--json").result["targets"]
-    boards = {item["name"]: item["level"] for item in listed if item["level"]}
-    assert boards == {"elkhart-lake": "x86-64-v2", "n100": "x86-64-v3+avxvnni"}
-    assert [item["name"] for item in listed][:2] == ["host", "aarch64"]
+    levels = {item["name"]: item["level"] for item in listed}
+    assert levels["elkhart-lake"] == "x86-64-v2"
+    assert levels["n100"] == "x86-64-v3+avxvnni"
+    assert levels["rpi4"] == "aarch64"
+    assert [item["name"] for item in listed][:3] == ["host", "aarch64", "armv7"]
+    [jetson] = [item for item in listed if item["name"] == "jetson"]
+    assert (jetson["target"], jetson["gpu_arch"], jetson["cuda"]) == (
+        "jetson-orin-nano",
+        "sm_87",
+        "12.6",
+    )
     facts = edgec("targets", "n100", "--json").result
     assert (facts["mcpu"], facts["l1_bytes"], facts["l2_bytes"]) == ("gracemont", 32768, 524288)
 
