@@ -11,6 +11,8 @@ weights of 0.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from tvm import relax, te
 

@@ -23,10 +23,9 @@ def integer_matmul(
 ) -> relax.Expr:
     """`a`, uint8 [..., M, K] with zero point `zero`, times `weights`, int8 [K, N]: [..., M, N] of
     type `result.dtype`."""
-    inner, columns = weights.shape
     bias = (result.bias - zero * weights.astype(np.int32).sum(axis=0)).astype(np.int32)
     sums = _sums(ctx, _whole_quads(ctx, a), weights)
-    return requantize(ctx, sums, bias, result.multipliers.reshape(columns), result)
+    return requantize(ctx, sums, bias, result.multipliers, result)
 
 
 def _whole_quads(ctx: Context, a: relax.Expr) -> relax.Expr:
