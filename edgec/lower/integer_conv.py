@@ -17,7 +17,7 @@ import numpy as np
 from tvm import relax, te
 
 from edgec.lower.border import bordered
-from edgec.lower.context import Context
+from edgec.lower.context import Context, Shape
 from edgec.lower.dot import dot4, quad
 from edgec.lower.image import blocks_of, spread
 from edgec.lower.requantize import Requantization, requantize
@@ -49,10 +49,10 @@ def integer_conv(
         sums = _depthwise(ctx, x, zero, weights, window)
     else:
         sums = _dense(ctx, x, zero, ungrouped(weights, groups), window)
-    per_lane = (
+    bias, multipliers = (
         spread(values.reshape(1, -1, 1, 1), 1, ctx.block) for values in (bias, result.multipliers)
     )
-    return requantize(ctx, sums, *per_lane, result)
+    return requantize(ctx, sums, bias, multipliers, result)
 
 
 def ungrouped(weights: np.ndarray, groups: int) -> np.ndarray:
@@ -74,13 +74,14 @@ def quads(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(whole, np.int32)
 
 
-def padded(data: te.Tensor, zero: int, w: Window, reach: tuple[int, int]) -> te.Tensor:
+def padded(data: te.Tensor, zero: int, w: Window, reach: Shape) -> te.Tensor:
     """The image inside of a border of `zero` wide enough for windows that reach so far."""
     rows, columns = (
         (size - 1) * stride + far
         for size, stride, far in zip(w.sizes, w.strides, reach, strict=True)
     )
-    return bordered(data, *w.before, rows, columns, fill=zero)
+    top, left = w.before
+    return bordered(data, top, left, rows, columns, fill=zero)
 
 
 def _dense(ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window) -> relax.Expr:
