@@ -1,7 +1,7 @@
 """Products of uint8 matrices and int8 weights, summed four bytes at a time.
 
-As in `edgec.lower.integer_conv`, the left side's zero point is a constant of the result. The weights
-lie in panels of columns, as those of float products do (`edgec.lower.matmul`).
+As in `edgec.lower.integer_conv`, the left side's zero point makes a constant of the result. The
+weights lie in panels of columns, as those of float products do (`edgec.lower.matmul`).
 """
 
 from __future__ import annotations

@@ -124,9 +124,9 @@ def _single(zero: relax.Expr) -> int | None:
     return int(values.pop()) if len(values) == 1 else None
 
 
-def _takes_bytes(ctx: Context, a: relax.Expr, weights: np.ndarray | None) -> bool:
-    """Whether the product has a kernel that multiplies bytes."""
-    if weights is None or weights.dtype != np.int8 or weights.ndim != 2 or not weights.size:
+def _bytes(ctx: Context, a: relax.Expr, weights: np.ndarray) -> bool:
+    """Whether there is a kernel of the product that multiplies bytes."""
+    if weights.dtype != np.int8 or weights.ndim != 2 or not weights.size:
         return False
     return ctx.dtype(a) == "uint8" and len(ctx.shape(a)) > 1
 
@@ -135,7 +135,7 @@ def matmul_integer(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None])
     a, b, a_zero, b_zero = [*inputs, None, None][:4]
     weights = ctx.constant(node, 1)
     zeros = [0 if each is None else _single(each) for each in (a_zero, b_zero)]
-    if _takes_bytes(ctx, a, weights) and zeros[0] is not None and zeros[1] == 0:
+    if weights is not None and zeros[0] is not None and zeros[1] == 0 and _bytes(ctx, a, weights):
         return integer_matmul.sums(ctx, a, zeros[0], weights)
     rows = max(len(ctx.shape(a)) - 2, 0)
     return product(

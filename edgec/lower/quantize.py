@@ -102,12 +102,12 @@ def quantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
         zero, zero_step = _spread(ctx, node, x, zero)
 
     single = _single(scale, zero)
-    if single and dtype in ("int8", "uint8"):
-        step, origin = single
+    if single and kind.name in ("int8", "uint8"):
+        size, origin = single
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
 
         def element(value: Any) -> Any:
-            steps = value if step == 1.0 else value / literal(step, "float32")
+            steps = value if size == 1.0 else value / literal(size, "float32")
             return requantized(steps, origin, low, high, dtype)
 
         return ctx.map("quantize", element, x)
