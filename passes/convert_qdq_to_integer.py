@@ -75,6 +75,8 @@ def _convert(graph: Graph, node: Node, end: Result) -> gs.Tensor:
 def _sum_of_two(graph: Graph, node: Node, end: Result) -> gs.Tensor:
     """Both operands in steps of the result."""
     assert end.parameters is not None
+    if end.parameters.scale == 1.0:
+        raise Skip("it is in steps of its result")
     operands = [activation(graph, tensor) for tensor in node.inputs]
     terms = []
     for each in operands:
@@ -82,11 +84,6 @@ def _sum_of_two(graph: Graph, node: Node, end: Result) -> gs.Tensor:
         zero = graph.constant(np.array(each.zero, np.uint8), "zero_point")
         inputs = [each.tensor, graph.constant(step, "scale"), zero]
         terms.append(graph.insert(node, "DequantizeLinear", inputs).outputs[0])
-    if end.last.inputs[1].values.item() == 1.0 and all(
-        graph.producer(t).inputs[1].values.item() == each.scale  # type: ignore[union-attr]
-        for t, each in zip(terms, operands, strict=True)
-    ):
-        raise Skip("it is in steps of its result")
     total = graph.insert(node, "Add", terms).outputs[0]
     return requantized(graph, node, total, end)
 
