@@ -98,7 +98,7 @@ def lower(
     function = function.with_attr("tirx.noalias", True)
     module = _LOOPS_TO_FLAT(IRModule({symbol: function}))
     function = _on_stack(expand_math(module[symbol]))
-    module = IRModule({symbol: _with_c_signature(function, overwrites)})
+    module = IRModule({symbol: with_c_signature(function, overwrites)})
     module = _FLAT_TO_LLVM(module)
     return IRModule({symbol: _returning_zero(module[symbol])})
 
@@ -160,7 +160,7 @@ def _on_stack(function: tirx.PrimFunc) -> tirx.PrimFunc:
     return tvm_ffi.structural_map(function, (tirx.AllocBuffer, kept))
 
 
-def _with_c_signature(function: tirx.PrimFunc, overwrites: tuple[int, int] | None) -> tirx.PrimFunc:
+def with_c_signature(function: tirx.PrimFunc, overwrites: tuple[int, int] | None) -> tirx.PrimFunc:
     """Replace buffer parameters by plain pointers, one each, in the same order.
 
     No pointer aliases another: what is overwritten is read through the pointer it is written
