@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgec.errors import LoweringError, TargetError
+from edgec.targets import Target
 
 _PTX_OF_CUDA = {
     **{(11, minor): (7, minor) for minor in range(9)},
@@ -81,6 +82,11 @@ def compile_cuda(source: str, arch: str, cuda: str, options: Sequence[str] = ())
     cubin = library.compile(source, [f"--gpu-architecture={arch}", *options], "CUBIN")
     ptx = library.compile(source, [f"--gpu-architecture=compute_{arch[3:]}", *options], "PTX")
     return DeviceCode(cubin, ptx if ptx_version(ptx) <= ptx_of_driver(cuda) else b"")
+
+
+def has_gpu_part(target: Target) -> bool:
+    """Whether modules for `target` have a part for its GPU: a compiler for its driver exists."""
+    return bool(target.gpu_arch) and _version(target.cuda)[0] in WHEELS
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """One kernel for a GPU: from TIR to CUDA C, and how its functions are launched.
 
 A kernel is a list of launches. Each passes pointers, first of the kernel's own parameters or into
-the scratch memory that it needs between launches, and nothing else: shapes are static, so grids,
-blocks and shared memory are constants.
+the scratch memory that it needs between launches, and nothing else: shapes are static, so grids
+and blocks are constants, and shared memory is declared in the source.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.ir import IRModule
 
+from edgec.emit.cuda_kernel import CudaKernel, Launch, Pointer
 from edgec.errors import LoweringError
 from edgec.lower.cuda_stages import bytes_of, position, stage_of, statements
 from edgec.lower.kernels import with_c_signature
@@ -25,37 +26,6 @@ from edgec.targets.cuda import schedule
 _DEVICE_LAUNCH = 2
 """TVM's calling convention of functions that run on the GPU."""
 
-_DYNAMIC = "tirx.use_dyn_shared_memory"
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """An argument of a launch: parameter `param` of the kernel, or where that is None, the byte
-    `offset` of its scratch memory."""
-
-    param: int | None
-    offset: int = 0
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A function of the kernel's source, its grid and block, bytes of dynamic shared memory, and
-    its arguments."""
-
-    function: str
-    grid: tuple[int, ...]
-    block: tuple[int, ...]
-    shared_bytes: int
-    arguments: tuple[Pointer, ...]
-
-
-@dataclass(frozen=True)
-class DeviceKernel:
-    """CUDA C, the launches that run it, and the scratch memory in bytes they share."""
-
-    source: str
-    launches: tuple[Launch, ...]
-    scratch_bytes: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +35,6 @@ class _Call:
     function: str
     grid: tuple[int, ...]
     block: tuple[int, ...]
-    shared_bytes: int
     arguments: tuple[int | Pointer, ...]
 
 
@@ -80,7 +49,7 @@ def cuda_target(arch: str) -> tvm.target.Target:
 
 def device_kernel(
     function: tirx.PrimFunc, symbol: str, target: Target, overwrites: tuple[int, int] | None
-) -> DeviceKernel:
+) -> CudaKernel:
     """CUDA C for the unscheduled `function`; the names of its functions begin with `symbol`.
 
     `overwrites` names an input and an output parameter that are one and the same memory.
@@ -131,8 +100,8 @@ class _Writer:
         self.scratch: list[tuple[tirx.Buffer, int]] = []
         self.scratch_bytes = 0
 
-    def kernel(self) -> DeviceKernel:
-        return DeviceKernel("\n".join(self.sources), tuple(self.launches), self.scratch_bytes)
+    def kernel(self) -> CudaKernel:
+        return CudaKernel("\n".join(self.sources), tuple(self.launches), self.scratch_bytes)
 
     def add(self, chosen: Sequence[int]) -> None:
         stage = stage_of(self.function, chosen)
@@ -145,9 +114,7 @@ class _Writer:
                 pointers[argument] if isinstance(argument, int) else argument
                 for argument in call.arguments
             )
-            self.launches.append(
-                Launch(call.function, call.grid, call.block, call.shared_bytes, arguments)
-            )
+            self.launches.append(Launch(call.function, call.grid, call.block, arguments))
 
     def _pointer(self, buffer: tirx.Buffer) -> Pointer:
         place = position(buffer, list(self.function.params))
@@ -218,12 +185,11 @@ def _launches(
             given = statement.value.args[1:]
             pointers = tuple(place(pointer) for pointer in given[: len(given) - len(axes)])
             sizes = dict(zip(axes, map(int, given[len(pointers) :]), strict=True))
-            shared = sizes.pop(_DYNAMIC, 0)
             grid, block = (
                 tuple(sizes.get(f"{kind}.{axis}", 1) for axis in "xyz")
                 for kind in ("blockIdx", "threadIdx")
             )
-            calls.append(_Call(name, grid, block, shared, pointers))
+            calls.append(_Call(name, grid, block, pointers))
         else:
             raise LoweringError(f"the host is to do work between GPU kernels: {statement}")
     return calls

@@ -42,7 +42,7 @@ static edgec_status launch(instance *self, uint32_t kernel, void *const *args) {
     }
     CUresult failure = b->gpu.driver->launch(
       b->functions[i], l->grid[0], l->grid[1], l->grid[2], l->block[0], l->block[1], l->block[2],
-      l->shared_bytes, b->stream, pointers, NULL);
+      0, b->stream, pointers, NULL);
     if (failure)
       return FAIL(self, EDGEC_FAILED, "the GPU failed: %s in starting kernel '%s'",
                   edgec_cuda_error(b->gpu.driver, failure), self->program->kernels[kernel].name);

@@ -24,7 +24,7 @@ typedef struct edgec_pointer {
 typedef struct edgec_launch {
   const char *function;
   uint32_t image;
-  uint32_t grid[3], block[3], shared_bytes;
+  uint32_t grid[3], block[3];
   uint32_t pointer, pointer_count; /* its first entry in pointers, and how many */
 } edgec_launch;
 
@@ -43,7 +43,7 @@ typedef struct edgec_cuda {
   const edgec_launch *launches;
   const edgec_pointer *pointers;
   const edgec_gpu_kernel *kernels;
-  uint32_t image_count, launch_count, pointer_count;
+  uint32_t image_count, launch_count;
 } edgec_cuda;
 
 enum { EDGEC_MAX_POINTERS = 256, EDGEC_GRAPHS = 4 };
@@ -73,7 +73,6 @@ typedef struct CUgraphExec_st *CUgraphExec;
   X(load, "cuModuleLoadData", (CUmodule *, const void *))                                         \
   X(unload, "cuModuleUnload", (CUmodule))                                                         \
   X(function, "cuModuleGetFunction", (CUfunction *, CUmodule, const char *))                      \
-  X(function_set, "cuFuncSetAttribute", (CUfunction, int, int))                                   \
   X(allocate, "cuMemAlloc_v2", (CUdeviceptr *, size_t))                                           \
   X(release, "cuMemFree_v2", (CUdeviceptr))                                                       \
   X(host_allocate, "cuMemHostAlloc", (void **, size_t, unsigned))                                 \

@@ -8,8 +8,6 @@
 
 enum {
   PINNED_MAPPED = 2 | 1, /* CU_MEMHOSTALLOC_DEVICEMAP, PORTABLE */
-  SHARED_BYTES_LIMIT = 8, /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
-  SMALL_SHARED = 48 << 10,
   NON_BLOCKING = 1,
   NO_BINARY = 209,
   NO_MEMORY = 2
@@ -74,8 +72,6 @@ static edgec_status load_code(edgec_on_gpu *b, const char *model, char *why, uin
   for (uint32_t i = 0; i < code->launch_count; i++) {
     const edgec_launch *l = &code->launches[i];
     CUresult failure = d->function(&b->functions[i], b->modules[l->image], l->function);
-    if (!failure && l->shared_bytes > SMALL_SHARED)
-      failure = d->function_set(b->functions[i], SHARED_BYTES_LIMIT, (int)l->shared_bytes);
     if (failure)
       return edgec_fail(why, size, EDGEC_UNSUPPORTED, "GPU function %s cannot be used: %s",
                         l->function, edgec_cuda_error(d, failure));
