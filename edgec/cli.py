@@ -173,7 +173,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     recordsoptions.add_choice(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
     parser.add_argument("--name", help="name of the model in C; by default the file's")
-    parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
+    _compilers(parser)
     parser.add_argument(
         "--require",
         choices=("none", "host-twin", "emulated", "device"),
@@ -227,7 +227,7 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     _states(parser)
     _passes_options(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
-    parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
+    _compilers(parser)
     parser.add_argument("--trusted", action="store_true", help="check the model in this process")
 
 
@@ -322,6 +322,11 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     _spin_option(parser)
 
 
+def _compilers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
+    parser.add_argument("--ndk", metavar="DIR", help="link for Android with this NDK")
+
+
 def _count(text: str) -> int:
     """A number that is not negative."""
     number = int(text)
@@ -389,7 +394,7 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--variant", metavar="ID", help="by default the first")
     parser.add_argument("--runner", action="store_true", help="also a static edgec-run")
-    parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
+    _compilers(parser)
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
@@ -412,6 +417,7 @@ def _passes(parser: argparse.ArgumentParser) -> None:
 def _doctor(parser: argparse.ArgumentParser) -> None:
     _common(parser, "show:doctor")
     parser.add_argument("--target", metavar="NAME", help="what compiling for it needs")
+    _compilers(parser)
 
 
 def _cache(parser: argparse.ArgumentParser) -> None:
