@@ -81,13 +81,16 @@ class Cache:
         return folder
 
     def info(self) -> CacheInfo:
-        """Count what is there."""
+        """Count what is there; what another process takes away meanwhile is not."""
         entries: dict[str, int] = {}
         nbytes: dict[str, int] = {}
         for folder in sorted(self.path.glob("*")) if self.path.is_dir() else []:
-            files = [file for file in folder.rglob("*") if file.is_file()]
-            entries[folder.name] = len(files)
-            nbytes[folder.name] = sum(file.stat().st_size for file in files)
+            entries[folder.name] = nbytes[folder.name] = 0
+            for place, _, names in os.walk(folder):
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):
+                        nbytes[folder.name] += os.stat(os.path.join(place, name)).st_size
+                        entries[folder.name] += 1
         return CacheInfo(self.path, entries, nbytes)
 
     def clear(self) -> None:

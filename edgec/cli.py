@@ -77,6 +77,9 @@ def _parser() -> _Parser:
     _optimize(verbs.add_parser("optimize", help="optimise a model, as ONNX"))
     _bisect(verbs.add_parser("bisect", help="find the rewrite that makes a model wrong"))
     _diff(verbs.add_parser("diff", help="show what changed between two models"))
+    _debug_quant(
+        verbs.add_parser("debug-quant", help="show where a quantized model's error comes from")
+    )
     _run(verbs.add_parser("run", help="run an artifact on data"))
     _verify(verbs.add_parser("verify", help="compare an artifact with its model"))
     _bench(verbs.add_parser("bench", help="time an artifact beside other runtimes"))
@@ -170,7 +173,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     recordsoptions.add_choice(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
     parser.add_argument("--name", help="name of the model in C; by default the file's")
-    parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
+    _compilers(parser)
     parser.add_argument(
         "--require",
         choices=("none", "host-twin", "emulated", "device"),
@@ -224,7 +227,7 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     _states(parser)
     _passes_options(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
-    parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
+    _compilers(parser)
     parser.add_argument("--trusted", action="store_true", help="check the model in this process")
 
 
@@ -280,6 +283,25 @@ def _diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("after", type=Path, help="another one")
 
 
+def _debug_quant(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "debugquant:debug")
+    parser.add_argument("model", help="the float ONNX model")
+    parser.add_argument("quantized", help="what was made of it, with QuantizeLinear")
+    parser.add_argument(
+        "--calib", action="append", required=True, metavar="SOURCE", help="samples; see --input"
+    )
+    parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
+    parser.add_argument(
+        "--samples", type=_count, default=16, metavar="N", help="of random data; by default 16"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
+    parser.add_argument(
+        "--worst", type=_count, metavar="N", help="show the N tensors that lose most in their layer"
+    )
+    _sizes(parser)
+    parser.add_argument("--trusted", action="store_true", help="check the models in this process")
+
+
 def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input",
@@ -298,6 +320,11 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="for random data")
     parser.add_argument("--threads", type=_count, default=0, metavar="N", help="by default all")
     _spin_option(parser)
+
+
+def _compilers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
+    parser.add_argument("--ndk", metavar="DIR", help="link for Android with this NDK")
 
 
 def _count(text: str) -> int:
@@ -367,7 +394,7 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--variant", metavar="ID", help="by default the first")
     parser.add_argument("--runner", action="store_true", help="also a static edgec-run")
-    parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
+    _compilers(parser)
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
@@ -390,6 +417,7 @@ def _passes(parser: argparse.ArgumentParser) -> None:
 def _doctor(parser: argparse.ArgumentParser) -> None:
     _common(parser, "show:doctor")
     parser.add_argument("--target", metavar="NAME", help="what compiling for it needs")
+    _compilers(parser)
 
 
 def _cache(parser: argparse.ArgumentParser) -> None:

@@ -143,7 +143,7 @@ class Compilation:
 
     def to(self, output: Path, reuse: bool) -> Result:
         check_output(output)
-        chosen = targets.by_preference(list(map(targets.resolve, self.options.targets)))
+        chosen = targets.by_preference(list(map(self.resolve, self.options.targets)))
         with self.stage("read"):
             digest = source_digest(self.source)
             name = self.options.name or model_name(self.source)
@@ -183,7 +183,10 @@ class Compilation:
         if not self.options.trusted:
             sandbox.start()
         from edgec.lower.build import Builders
+        from edgec.lower.processor import check_processor
 
+        for target in chosen:
+            check_processor(target)
         with Builders(self.options.jobs or available_cpus()) as builders:
             graphs = [(dims, self.load(dims)) for dims in combinations(self.options.dims)]
             source = Source(digest, graphs[0][1].source_opset)
@@ -192,7 +195,7 @@ class Compilation:
                 if by is None and not tuned:
                     continue
                 workshop = Workshop(
-                    builders, self.cache, self.options.cc, self.stage, self.on_event, by
+                    builders, self.cache, self.options, self.stage, self.on_event, by
                 )
                 built = [
                     pair
@@ -251,6 +254,11 @@ class Compilation:
             self.on_event({"event": "warning", "text": warning})
         return reached
 
+    def resolve(self, name: str) -> Target:
+        """The target called `name`; with an NDK, on Android."""
+        target = targets.resolve(name)
+        return target if self.options.ndk is None else targets.for_android(target)
+
     def require(self, target: Target, reached: str) -> None:
         """Raises VerifyError where a proof by the means `reached` is less than was asked for."""
         if PROOFS.index(reached) < PROOFS.index(self.options.require):
@@ -298,7 +306,7 @@ class Compilation:
 
     def emit(self, kinds: Sequence[str], output: Path | None) -> list[Path]:
         """Write intermediate forms; the first target and sizes stand for all."""
-        target = targets.resolve(self.options.targets[0])
+        target = self.resolve(self.options.targets[0])
         forms: dict[str, bytes] = {}
         if set(kinds) & FORMS_OF_GRAPH:
             graph = self.load(next(combinations(self.options.dims)))

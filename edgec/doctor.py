@@ -3,16 +3,16 @@ it."""
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
+from edgec.cache import Cache
 from edgec.emit.toolchain import Toolchain
 from edgec.errors import EdgecError
 from edgec.targets import Target, emulator, host, resolve, runs_here
@@ -33,6 +33,17 @@ target = tvm.runtime.tensor(np.zeros(8, dtype="float32"))
 tvm.compile(function, target="llvm")(source, target)
 assert target.numpy().tolist() == [float(i + 1) for i in range(8)]
 """
+_PROCESSOR_TRIAL = """
+import json, sys
+from edgec.errors import EdgecError
+from edgec.lower.processor import check_processor
+from edgec.targets import from_facts
+try:
+    check_processor(from_facts(json.load(sys.stdin)))
+except EdgecError as error:
+    sys.exit(print(error.what, error.hint, sep="\\n") or 1)
+"""
+_LIBRARY = '__attribute__((visibility("default"))) int edgec_trial(void) { return 0; }\n'
 _TRIAL_SECONDS = 120
 
 
@@ -51,11 +62,18 @@ class Finding:
         return asdict(self)
 
 
-def examine(target: Target | None = None) -> list[Finding]:
-    """Look at everything compiling needs; for `target` also at what proving its code needs."""
+def examine(
+    target: Target | None = None, *, cc: str | None = None, ndk: str | None = None
+) -> list[Finding]:
+    """Look at everything compiling needs; for `target` also at what proving its code needs.
+
+    `cc` and `ndk` name the user's own compiler, as for compiling.
+    """
     findings = [_python(), _host(), *(_pin(name, version) for name, version in PINS.items())]
     findings += [_tvm(), *(_package(name) for name in ("onnx", "onnxruntime", "ziglang"))]
-    findings += [_linker(each) for each in ([target] if target else [_a_target()])]
+    findings.append(_linker(target or _a_target(), cc, ndk))
+    if target is not None:
+        findings.append(_processor(target))
     foreign = target or resolve("aarch64")
     if not runs_here(foreign):
         findings.append(_emulator(foreign))
@@ -109,13 +127,35 @@ def _tvm() -> Finding:
     return Finding("TVM at work", found, done.returncode == 0, fix=f"pip install {pins}")
 
 
-def _linker(target: Target) -> Finding:
-    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
-        toolchain = Toolchain.of(target, Path(folder))
-        try:
-            return Finding(f"linker for {target.name}", toolchain.version(), True)
-        except EdgecError as error:
-            return Finding(f"linker for {target.name}", error.what, False, fix=error.hint)
+def _linker(target: Target, cc: str | None, ndk: str | None) -> Finding:
+    """Whether a library can be linked for `target`, tried."""
+    what = f"linker for {target.name} ({target.libc})"
+    try:
+        toolchain = Toolchain.of(target, Cache.default().path, cc, ndk)
+        trial = toolchain.compile(_LIBRARY)
+        toolchain.shared_library([trial], exports=["edgec_trial"], soname="libtrial.so")
+        return Finding(what, toolchain.version(), True)
+    except EdgecError as error:
+        return Finding(what, error.what.splitlines()[0], False, fix=error.hint)
+
+
+def _processor(target: Target) -> Finding:
+    """Whether LLVM knows the target's processor; asked in a child process, as TVM may crash."""
+    what = f"code generator for {target.mcpu}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROCESSOR_TRIAL],
+            input=json.dumps(target.facts()),
+            capture_output=True,
+            text=True,
+            timeout=_TRIAL_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding(what, f"no answer in {_TRIAL_SECONDS} s", False)
+    said = (done.stdout or done.stderr).strip().splitlines() or [f"exit {done.returncode}"]
+    if done.returncode == 0:
+        return Finding(what, " ".join(["LLVM", *target.features]), True)
+    return Finding(what, said[0], False, fix=said[-1] if len(said) > 1 else "")
 
 
 def _emulator(target: Target) -> Finding:

@@ -28,6 +28,7 @@ class Options:
         stop_after: end optimisation after so many rewrites.
         name: name of the model in C; by default the file's.
         cc: a C compiler to link with instead of the ziglang package's.
+        ndk: the folder of Android's NDK, whose compiler to link with, for Android.
         trusted: run ONNX's native code in this process, without the helper that catches crashes.
         require: the least proof that will do: "none", "host-twin", "emulated" or "device".
         jobs: processes that build kernels; by default the processors available.
@@ -47,6 +48,7 @@ class Options:
     stop_after: int | None = None
     name: str | None = None
     cc: str | None = None
+    ndk: str | None = None
     trusted: bool = False
     require: str = "none"
     jobs: int | None = None

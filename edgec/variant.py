@@ -13,6 +13,7 @@ from edgec.emit.artifact import Variant
 from edgec.emit.glue import pack_weights, program_c
 from edgec.emit.linkable import Linkable, link_library
 from edgec.emit.toolchain import Toolchain
+from edgec.options import Options
 from edgec.plan import Plan
 from edgec.proof import Golden
 from edgec.targets import Target
@@ -34,7 +35,7 @@ class Workshop:
 
     builders: Builders
     cache: Cache
-    cc: str | None
+    options: Options
     stage: Callable[[str], AbstractContextManager[None]]
     on_event: OnEvent
     chooser: Chooser | None
@@ -96,7 +97,7 @@ class Workshop:
             weights=weights.data,
             golden_sha256=hashlib.sha256(packed).hexdigest(),
         )
-        toolchain = Toolchain.of(target, self.cache.path, self.cc)
+        toolchain = Toolchain.of(target, self.cache.path, self.options.cc, self.options.ndk)
         with self.stage("link"):
             library = link_library(linkable, toolchain)
         return Variant(

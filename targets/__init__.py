@@ -27,9 +27,10 @@ class Target:
     """A concrete target.
 
     `arch` is the machine as `uname -m` names it, `triple` is LLVM's, `zig` and `zig_static` are
-    zig's triples for libraries and for static programs, `mcpu` and `features` LLVM's names;
-    `cpu_flags` are the names the Linux kernel prints in /proc/cpuinfo for everything the code
-    needs, `libc` what the library is linked against: the floor "glibc 2.17", or "musl".
+    zig's triples for libraries and for static programs, `ndk` is Android's; `mcpu` and `features`
+    are LLVM's names; `cpu_flags` are the names the Linux kernel prints in /proc/cpuinfo for
+    everything the code needs, `libc` what the library is linked against: the floor "glibc 2.17" or
+    "bionic 24", or "musl".
     `vector_bits` is the width of the widest vector registers and `vector_registers` their number,
     `fma_units` how many of them are multiplied and added a cycle. `l1_bytes` and `l2_bytes` are the
     data caches that one core has to itself, `l3_bytes` is shared by all. `channel_block` is how
@@ -49,6 +50,7 @@ class Target:
     triple: str
     zig: str
     zig_static: str
+    ndk: str
     mcpu: str
     features: tuple[str, ...] = ()
     cpu_flags: tuple[str, ...]
@@ -74,10 +76,12 @@ class Target:
 
     @property
     def link_triple(self) -> str:
-        """The triple zig links for: with the libc floor, "x86_64-linux-gnu.2.17", or musl's."""
-        if self.libc == "musl":
-            return self.zig_static
-        return f"{self.zig}.{self.libc.removeprefix('glibc ')}"
+        """The triple of libraries: zig's with the libc floor, "x86_64-linux-gnu.2.17", or musl's;
+        Android's with the API level, "aarch64-linux-android24"."""
+        kind, _, floor = self.libc.partition(" ")
+        return {"musl": self.zig_static, "bionic": f"{self.ndk}{floor}"}.get(
+            kind, f"{self.zig}.{floor}"
+        )
 
     @property
     def fuses_multiply_add(self) -> bool:
@@ -181,6 +185,11 @@ def machine() -> str:
     Arm is on an armv7l."""
     name = platform.machine()
     return "armv7l" if name in ("aarch64", "armv8l") and sys.maxsize < 1 << 32 else name
+
+
+def for_android(target: Target) -> Target:
+    """The same with Android's libc, at the level that all of Android 7 and later has."""
+    return target if target.libc.startswith("bionic") else replace(target, libc="bionic 24")
 
 
 def runs_here(target: Target) -> bool:

@@ -26,7 +26,7 @@ ADDED = ("features", "cpu_flags")
 """What a board has besides what it builds on has of it."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_LIBC = re.compile(r"glibc \d+\.\d+|musl")
+_LIBC = re.compile(r"glibc \d+\.\d+|musl|bionic \d+")
 _LIMIT_BYTES = 1 << 20
 
 
@@ -111,7 +111,7 @@ _KEYS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "channel_block": (lambda value: value in (4, 8, 16), "4, 8 or 16"),
     "libc": (
         lambda value: isinstance(value, str) and _LIBC.fullmatch(value) is not None,
-        '"glibc 2.28" or "musl"',
+        '"glibc 2.28", "musl", or "bionic 24" for Android',
     ),
     "cores": (
         lambda value: (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,3 +141,26 @@ def test_external_data_counts(edgec: Edgec, digits: Path, tmp_path: Path) -> Non
     assert not edgec(*words).result["cached"]
     os.unlink(weights)
     assert edgec(*words).code == 3
+
+
+def test_counting_while_others_delete(tmp_path: Path) -> None:
+    """Files that come and go, as a linker's do, are no error; those that stay are all counted."""
+    cache = Cache(tmp_path)
+    cache.put("kernel", key_of("k"), b"object")
+    folder, over = cache.folder("zig"), threading.Event()
+
+    def busy() -> None:
+        while not over.is_set():
+            for number in range(50):
+                (folder / str(number)).write_bytes(b"temporary")
+            for number in range(50):
+                (folder / str(number)).unlink()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(busy)
+        try:
+            counted = [cache.info() for _ in range(200)]
+        finally:
+            over.set()
+    assert {each.entries["kernel"] for each in counted} == {1}
+    assert {each.nbytes["kernel"] for each in counted} == {32 + len(b"object")}

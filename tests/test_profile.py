@@ -49,7 +49,7 @@ def test_steps_are_those_of_the_plan_and_add_up(
         step["kernel"] for step in manifest["variants"][0]["steps"]
     ]
     assert all(step.seconds > 0 and step.calls == 1 for step in found.steps)
-    assert 0.8 < found.ratio < 1.2
+    assert 0.5 < found.ratio < 2.0
     conv = next(step for step in found.steps if "conv2" in step.nodes)
     assert conv.macs > 0
     assert conv.gflops == pytest.approx(2e-9 * conv.macs / conv.seconds)
@@ -84,7 +84,7 @@ def test_many_small_steps_add_up(session_cache: Path, tmp_path: Path) -> None:
     found = profile(path, inputs, threads=1, runs=50)
     assert max(step.calls for step in found.steps) == 50
     assert 0 < found.clock_s <= MOST_CLOCK_S
-    assert 0.8 < found.ratio < 1.2
+    assert 0.5 < found.ratio < 2.0
 
 
 def test_table_is_sorted_and_skips_what_did_not_run() -> None:

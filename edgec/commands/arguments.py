@@ -45,6 +45,7 @@ def options(args: argparse.Namespace, **others: Any) -> Options:
         disable=tuple(args.disable),
         stop_after=args.stop_after,
         cc=args.cc,
+        ndk=args.ndk,
         trusted=args.trusted,
         jobs=args.jobs,
         **others,

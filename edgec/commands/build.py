@@ -69,7 +69,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
     if args.dependencies:
         _write_dependencies(args.model, options.records, [output])
     if args.runner:
-        _write_runner(output, output.with_suffix(".run"), None, args.cc)
+        _write_runner(output, output.with_suffix(".run"), None, args)
     display.result(_facts(result), _summary(result))
     return 0
 
@@ -77,20 +77,22 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
 def export(args: argparse.Namespace, display: Display) -> int:
     """Write a variant as libraries, headers and build files for C and C++."""
     model, target = linkable(args.artifact, args.variant)
-    toolchain = Toolchain.of(target, Cache.default().path, args.cc)
+    toolchain = Toolchain.of(target, Cache.default().path, args.cc, args.ndk)
     written = export_files(model, args.folder, toolchain)
     if args.runner:
         runner = args.folder / "bin" / f"{model.c_name}-run"
-        _write_runner(args.artifact, runner, args.variant, args.cc)
+        _write_runner(args.artifact, runner, args.variant, args)
         written.append(runner)
     paths = [str(path) for path in written]
     display.result({"target": target.name, "written": paths}, "\n".join(paths))
     return 0
 
 
-def _write_runner(artifact: Path, path: Path, variant: str | None, cc: str | None) -> None:
+def _write_runner(
+    artifact: Path, path: Path, variant: str | None, args: argparse.Namespace
+) -> None:
     model, target = linkable(artifact, variant)
-    toolchain = Toolchain.of(target, Cache.default().path, cc)
+    toolchain = Toolchain.of(target, Cache.default().path, args.cc, args.ndk)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -101,7 +101,10 @@ def list_passes(args: argparse.Namespace, display: Display) -> int:
 
 def doctor(args: argparse.Namespace, display: Display) -> int:
     """Check this installation, and what compiling for a target needs."""
-    findings = examine(targets.resolve(args.target) if args.target else None)
+    target = targets.resolve(args.target) if args.target else None
+    if target is not None and args.ndk:
+        target = targets.for_android(target)
+    findings = examine(target, cc=args.cc, ndk=args.ndk)
     lines = [
         f"{'ok     ' if item.ok else 'missing' if item.required else 'absent '} {item.what}: "
         f"{item.found}" + (f"\n        {item.fix}" if item.fix and not item.ok else "")

@@ -25,7 +25,7 @@ def list_targets(args: argparse.Namespace, display: Display) -> int:
     return 0
 
 
-_ALSO = """
+_ALSO = """\
 `edgec targets NAME` says all about one. A feature is added by its name: x86-64-v4+avx512vnni.
 A board of your own is a file: --target my_board.toml (docs/targets.md)."""
 

@@ -36,6 +36,10 @@ _COMPILE = ("-c", "-std=c99", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-w"
 _LINK = ("-O2", "-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack")
 _LIBRARIES = ("-lm", "-lpthread")
 
+_ANDROID = re.compile(r"-android(eabi)?\d+$")
+_ANDROID_LIBRARIES = ("-lm", "-Wl,-z,max-page-size=16384")
+"""Bionic has threads in its libc; pages of 16 KiB came with Android 15."""
+
 
 @dataclass(frozen=True)
 class Toolchain:
@@ -57,13 +61,24 @@ class Toolchain:
     static_triple: str = ""
 
     @staticmethod
-    def of(target: Target, cache_dir: Path, cc: str | None = None) -> Toolchain:
-        """The toolchain for `target`."""
-        return Toolchain(target.link_triple, cache_dir, cc, static_triple=target.zig_static)
+    def of(
+        target: Target, cache_dir: Path, cc: str | None = None, ndk: str | None = None
+    ) -> Toolchain:
+        """The toolchain for `target`: zig, the compiler `cc`, or, for Android, that of the NDK in
+        the folder `ndk`.
+
+        Raises:
+            TargetError: that folder has no compiler for `target`.
+        """
+        triple = target.link_triple
+        if ndk is not None and cc is None and _ANDROID.search(triple):
+            cc = _of_ndk(Path(ndk), triple)
+        return Toolchain(triple, cache_dir, cc, static_triple=target.zig_static)
 
     def for_static_programs(self) -> Toolchain:
         """The same with a libc that zig can link statically."""
-        return replace(self, triple=self.static_triple or self.triple)
+        own = self.cc is not None or not self.static_triple
+        return self if own else replace(self, triple=self.static_triple)
 
     def compile(
         self,
@@ -105,7 +120,7 @@ class Toolchain:
         members = {"exports.map": f"{{ global:{listed} local: *; }};\n".encode()}
         options = ["-shared", f"-Wl,-soname,{soname}", "-Wl,--version-script=exports.map"]
         options += ["-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,--gc-sections"]
-        return self._link(objects, [*_LINK, *options], _LIBRARIES, members)
+        return self._link(objects, [*_LINK, *options], self._libraries(), members)
 
     def static_library(self, objects: Sequence[bytes], *, exports: Sequence[str]) -> bytes:
         """An archive of one object whose only global definitions are `exports`."""
@@ -115,7 +130,7 @@ class Toolchain:
     def executable(self, objects: Sequence[bytes], *, static: bool = True) -> bytes:
         """An executable; `static` wants a libc that can be linked so, such as musl."""
         options = [*_LINK, "-Wl,--gc-sections", *(["-static"] if static else [])]
-        return self._link(objects, options, _LIBRARIES, {})
+        return self._link(objects, options, self._libraries(), {})
 
     def version(self) -> str:
         """The compiler's own description of itself, one line, for caches and reports."""
@@ -126,6 +141,9 @@ class Toolchain:
             raise self._missing(str(error)) from error
         first = (done.stdout or done.stderr).strip().splitlines()
         return f"{'zig' if self.cc is None else Path(self.cc).name} {first[0] if first else '?'}"
+
+    def _libraries(self) -> Sequence[str]:
+        return _ANDROID_LIBRARIES if _ANDROID.search(self.triple) else _LIBRARIES
 
     def _link(
         self,
@@ -180,6 +198,12 @@ class Toolchain:
             if found is None:
                 raise self._missing(f"'{self.cc}' is not an executable file")
             return [found]
+        if _ANDROID.search(self.triple):
+            raise TargetError(
+                "zig has no libc of Android's",
+                where=self.triple,
+                hint="name the folder of an NDK: --ndk ~/Android/Sdk/ndk/VERSION",
+            )
         spec = importlib.util.find_spec("ziglang")
         zig = Path(spec.origin).parent / "zig" if spec and spec.origin else None
         if zig is None or not zig.exists():
@@ -206,6 +230,21 @@ class Toolchain:
             "ZIG_GLOBAL_CACHE_DIR": str(zig_cache),
             "ZIG_LOCAL_CACHE_DIR": str(Path(folder, "zig-cache")),
         }
+
+
+def _of_ndk(ndk: Path, triple: str) -> str:
+    """The path of the NDK's compiler for a triple such as "aarch64-linux-android24"."""
+    found = sorted(ndk.glob(f"toolchains/llvm/prebuilt/*/bin/{triple}-clang"))
+    if found:
+        return str(found[0].resolve())
+    levels = sorted(
+        int(path.name.removesuffix("-clang")[len(triple.rstrip("0123456789")) :])
+        for path in ndk.glob(
+            f"toolchains/llvm/prebuilt/*/bin/{triple.rstrip('0123456789')}[0-9]*-clang"
+        )
+    )
+    known = f"it has API levels {levels[0]} to {levels[-1]}" if levels else "is it an NDK's folder?"
+    raise TargetError(f"has no compiler {triple}-clang", where=str(ndk), hint=known)
 
 
 def _zig_version() -> str:

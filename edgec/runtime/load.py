@@ -325,14 +325,14 @@ def _refusal(variant: Mapping[str, Any]) -> Optional[str]:
     requires = variant["requires"]
     if variant["abi"] != ABI_VERSION:
         return f"it has ABI version {variant['abi']}, this loader speaks {ABI_VERSION}"
-    if requires["os"] != sys.platform:
+    if requires["os"] != ("linux" if sys.platform == "android" else sys.platform):
         return f"it is for {requires['os']}, this is {sys.platform}"
     machine, bits = _machine(), 8 * struct.calcsize("P")
     if requires["arch"] != machine or bits != _BITS_OF.get(machine, 64):
         return f"it is for {requires['arch']}, this is {machine} with {bits}-bit Python"
     libc, _, floor = requires.get("libc", "").partition(" ")
-    if libc == "musl" and _glibc_version() is not None:
-        return "it needs musl, this system has glibc"
+    if libc in ("musl", "bionic") and _glibc_version() is not None:
+        return f"it needs {requires['libc']}, this system has glibc"
     if libc == "glibc":
         here = _glibc_version()
         if here is None:

@@ -1,8 +1,9 @@
 """Which candidates of a space to measure next.
 
-The rule's own choice is the first, so that a search never ends with less. Next come its neighbours,
-then what a cost model expects the most of, given all times so far. Candidates are drawn at random
-and near the best, a few more each time, until all of the space are known.
+The rule's own choice is the first, so that a search never ends with less. Next comes what it was
+advised, then neighbours of the rule, then what a cost model expects the most of, given all times so
+far. Candidates are drawn at random and near the best, a few more each time, until all of the space
+are known.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections import deque
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -46,6 +48,7 @@ class Search:
         self._asked: dict[int, Decisions] = {}
         self._told: dict[int, tuple[Decisions, float | None]] = {}
         self._pool: dict[int, Decisions] = {}
+        self._advice: deque[Decisions] = deque()
         self._new = self._draws()
 
     def propose(self, count: int) -> list[Decisions]:
@@ -71,9 +74,17 @@ class Search:
             self._pool.pop(structure, None)
             self._told[structure] = dict(decisions), seconds
 
+    def advise(self, decisions: Mapping[str, Value]) -> None:
+        """Propose `decisions` soon, as far as this space has them: they won on another kernel."""
+        self._advice.append(dict(decisions))
+
     def _next(self) -> Decisions | None:
         if self._space.structure({}) not in self._asked:
             return {}
+        while self._advice:
+            found = self._space.candidate(self._advice.popleft())
+            if found is not None and found.structure not in self._asked:
+                return found.decisions
         self._pool.update(itertools.islice(self._new, _DRAWS))
         if not self._pool:
             return None

@@ -172,7 +172,11 @@ class Session:
             line.share.open = False
 
     def _candidates(self, line: _Line, search: Search) -> Iterator[Decisions]:
-        """A batch, proposed a few at a time, so that later ones know of earlier ones' times."""
+        """A batch, proposed a few at a time, so that later ones know of earlier ones' times. What
+        won on other kernels comes first."""
+        for other in self._lines:
+            if other is not line and other.best != RULE:
+                search.advise(other.best)
         left = BATCH if line.share.batches else FIRST_BATCH
         if self._budget.trials is not None:
             left = min(left, self._budget.trials - self._known - self._trials)

@@ -124,8 +124,10 @@ def _search(
     tuning: Tuning,
     on_event: OnEvent,
 ) -> Found:
-    """The trials. `TuningError` if no candidate was ever valid."""
+    """The trials, timed from when every board is there. `TuningError` if no candidate was ever
+    valid."""
     with measurer() as started:
+        started.threads()
         store = Store(tuning.records)
         session = Session(chosen, origin, started, store, tuning.budget, on_event)
         try:

@@ -85,6 +85,19 @@ def test_the_rule_comes_first_and_nothing_twice() -> None:
     assert len(seen) > 0.95 * (space.size() or 0)
 
 
+def test_advice_comes_after_the_rule_and_only_once(space: Space) -> None:
+    *_, far = itertools.islice(space.enumerate(), 40)
+    search = Search(space, seed=1)
+    for advice in (far, {"unknown": 3}, far):
+        search.advise(advice)
+    first, second, *others = search.propose(6)
+    assert (first, second) == ({}, far)
+    assert len(others) == 4
+    assert far not in others
+    search.advise(far)
+    assert far not in search.propose(4)
+
+
 def test_the_same_seed_goes_the_same_way(space: Space) -> None:
     def way(seed: int) -> list[Decisions]:
         search, seen = Search(space, seed), []
