@@ -165,7 +165,7 @@ class Compilation:
         for target, reached in zip(chosen, means, strict=True):
             self.require(target, reached)
             if target.gpu_arch and not has_gpu_part(target):
-                self.note(f"{target.name}: compiled for its CPU; no compiler for the driver of its GPU")
+                self.note(f"{target.name}: its CPU only: no compiler for its GPU's driver is known")
         if stored is not None:
             data, notes = stored
             for note in notes:

@@ -55,9 +55,7 @@ def prove_on_gpu(
 
 
 @contextmanager
-def started(
-    variant: Variant, part: GpuPart, cache: Cache
-) -> Iterator[tuple[Proof, EngineProcess]]:
+def started(variant: Variant, part: GpuPart, cache: Cache) -> Iterator[tuple[Proof, EngineProcess]]:
     """A process that has `variant` loaded on a GPU, real or a twin's, and which of them it is."""
     real = means_on_gpu(variant.target) == "device"
     with tempfile.TemporaryDirectory(prefix="edgec-") as name:
@@ -67,7 +65,9 @@ def started(
         toolchain = Toolchain.of(host, cache.path)
         if not real:
             toolkit = toolkit_of(variant.target)
-            twin = link_twin(list(part.kernels.values()), variant.target.gpu_arch, toolkit, toolchain)
+            twin = link_twin(
+                list(part.kernels.values()), variant.target.gpu_arch, toolkit, toolchain
+            )
             (folder / "libcuda.so.1").write_bytes(twin)
         _write_for_host(artifact, variant, part, toolchain, host)
         environment = {} if real else {"LD_LIBRARY_PATH": name}
@@ -84,7 +84,7 @@ def means_on_gpu(target: Target) -> Proof:
 def _write_for_host(
     path: Path, variant: Variant, part: GpuPart, toolchain: Toolchain, host: Target
 ) -> None:
-    """An artifact for this machine, whatever the processor of `variant`, that runs on a GPU only."""
+    """An artifact for this machine, whatever the processor of `variant`, for a GPU only."""
     symbols = {symbol for symbol, _ in variant.kernels.values()}
     no_kernels = "\n".join(f"int {symbol}(void) {{ return 1; }}" for symbol in sorted(symbols))
     objects = (part.object(toolchain), toolchain.compile(no_kernels))

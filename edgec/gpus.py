@@ -14,7 +14,7 @@ _MAJOR, _MINOR, _NAME_BYTES = 75, 76, 128
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: its name, its compute capability as "sm_87", the CUDA version of its driver, "12.6"."""
+    """A GPU: its name, its compute capability as "sm_87", the CUDA of its driver, "12.6"."""
 
     name: str
     arch: str

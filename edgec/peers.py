@@ -136,7 +136,7 @@ class EngineProcess:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-P", engines.__file__],
-            env=os.environ | NO_TELEMETRY | environment,
+            env={**os.environ, **NO_TELEMETRY, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -1,9 +1,9 @@
 """What a cubin says of its kernels: an ELF file that NVIDIA's tools write, read here by ourselves.
 
-Sections `.text.NAME` hold a kernel's instructions, their sh_info the registers of a thread in its
-top 8 bits; `.nv.shared.NAME` takes the block's static shared memory; the section `.nv.info` lists,
-as attributes of 4 bytes head (format, attribute, size) and their value, the least stack of each
-kernel (attribute 0x12) and its frame (0x11). What a kernel spills lies in its frame.
+Sections `.text.NAME` hold a kernel's instructions, `.nv.shared.NAME` takes a block's static shared
+memory. The section `.nv.info` lists attributes, 4 bytes of head (format, attribute, size) and a
+value: pairs of a symbol and, of attribute 0x2f, a thread's registers, of 0x11 its frame. What a
+kernel spills lies in its frame.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _SYMTAB = 2
 _FRAME_SIZE = 0x11
+_REGISTERS = 0x2F
 _VALUE_FORMAT = 4
+_NEW_ABI = 8
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def read_cubin(cubin: bytes) -> list[KernelFacts]:
     count, names_index = struct.unpack_from("<HH", cubin, 0x3C)
     sections = [_SECTION.unpack_from(cubin, table + i * _SECTION.size) for i in range(count)]
     names = [_text(cubin, sections[names_index][4] + section[0]) for section in sections]
-    frames = _frames(cubin, sections, names)
+    noted = _attributes(cubin, sections, names)
     shared = {
         name.removeprefix(".nv.shared."): section[5]
         for name, section in zip(names, sections, strict=True)
@@ -53,9 +55,9 @@ def read_cubin(cubin: bytes) -> list[KernelFacts]:
     found = [
         KernelFacts(
             name=kernel,
-            registers=section[7] >> 24,
+            registers=noted.get((_REGISTERS, kernel), 0),
             shared_bytes=shared.get(kernel, 0),
-            frame_bytes=frames.get(kernel, 0),
+            frame_bytes=noted.get((_FRAME_SIZE, kernel), 0),
             code_bytes=section[5],
         )
         for name, section in zip(names, sections, strict=True)
@@ -69,14 +71,14 @@ def architecture(cubin: bytes) -> int:
 
     It stands in e_flags: in its low byte, or from CUDA 13 on in the byte above.
     """
-    (flags,) = struct.unpack_from("<I", cubin, 0x30)
-    version = cubin[8]
-    return flags >> 8 & 0xFF if version >= 8 else flags & 0xFF
+    flags = int(struct.unpack_from("<I", cubin, 0x30)[0])
+    return flags >> 8 & 0xFF if cubin[8] >= _NEW_ABI else flags & 0xFF
 
 
-def _frames(
+def _attributes(
     cubin: bytes, sections: list[tuple[int, ...]], names: list[str]
-) -> dict[str, int]:
+) -> dict[tuple[int, str], int]:
+    """The attributes of `.nv.info` that are a number of a symbol, by attribute and symbol."""
     symbols = next((s for s in sections if s[1] == _SYMTAB), None)
     info = next((s for s, name in zip(sections, names, strict=True) if name == ".nv.info"), None)
     if symbols is None or info is None:
@@ -86,18 +88,17 @@ def _frames(
         _text(cubin, texts + _SYMBOL.unpack_from(cubin, symbols[4] + i * _SYMBOL.size)[0])
         for i in range(symbols[5] // _SYMBOL.size)
     ]
-    frames: dict[str, int] = {}
+    found: dict[tuple[int, str], int] = {}
     at, end = info[4], info[4] + info[5]
     while at + 4 <= end:
         form, attribute, size = struct.unpack_from("<BBH", cubin, at)
         at += 4
-        if form != _VALUE_FORMAT:
-            continue
-        if attribute == _FRAME_SIZE and size == 8:
-            symbol, frame = struct.unpack_from("<II", cubin, at)
-            frames[known[symbol]] = frame
-        at += size
-    return frames
+        if form == _VALUE_FORMAT:
+            if size == 8:
+                symbol, number = struct.unpack_from("<II", cubin, at)
+                found[attribute, known[symbol]] = number
+            at += size
+    return found
 
 
 def _text(data: bytes, at: int) -> str:

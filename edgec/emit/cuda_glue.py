@@ -35,8 +35,8 @@ __asm__(
 
 @dataclass(frozen=True)
 class GpuPart:
-    """What a model has for a GPU: its kernels by name, the text of the tables that name their parts,
-    and all device code in one block. `program_c` is all of program.c, for any processor."""
+    """What a model has for a GPU: its kernels by name, the text of the tables that name their
+    parts, and all device code in one block. `program_c` is all of program.c, for any processor."""
 
     kernels: Mapping[str, CudaKernel]
     cuda_c: str

@@ -149,7 +149,11 @@ class Nvrtc:
             status = library.nvrtcCompileProgram(program, len(encoded), texts)
             if status:
                 raise self._error(status, self._get(program, "ProgramLog").decode(), options)
-            return self._get(program, form).rstrip(b"\0") if form == "PTX" else self._get(program, form)
+            return (
+                self._get(program, form).rstrip(b"\0")
+                if form == "PTX"
+                else self._get(program, form)
+            )
         finally:
             library.nvrtcDestroyProgram(ctypes.byref(program))
 

@@ -293,8 +293,9 @@ EXPORT CUresult cuModuleLoadData(void **module, const void *image) {
     memcpy(&flags, bytes + 0x30, sizeof flags);
     made_for = bytes[8] >= 8 ? flags >> 8 & 255 : flags & 255;
     if (made_for / 10 != capability / 10 || made_for > capability) return NO_BINARY;
-  } else if (!strstr(image, ".version")) {
-    return NO_BINARY;
+  } else { /* PTX, for its target and later ones */
+    const char *target = strstr(image, ".target sm_");
+    if (!target || (uint32_t)atoi(target + 11) > capability) return NO_BINARY;
   }
   *module = (void *)image;
   return OK;

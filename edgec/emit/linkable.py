@@ -54,7 +54,11 @@ class Linkable:
 
 def link_library(model: Linkable, toolchain: Toolchain) -> bytes:
     """The shared library of an artifact, which is given its weights when it is run."""
-    objects = [toolchain.compile(model.program_c), *model.objects, *toolchain.runtime(gpu=model.gpu)]
+    objects = [
+        toolchain.compile(model.program_c),
+        *model.objects,
+        *toolchain.runtime(gpu=model.gpu),
+    ]
     soname = f"lib{model.c_name}.so"
     return toolchain.shared_library(objects, exports=[model.symbol], soname=soname)
 

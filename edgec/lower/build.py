@@ -244,9 +244,7 @@ def _key(function: tirx.PrimFunc, request: Request) -> str:
     tool = tool_digest("lower", "targets")
     decided = [sorted(request.decisions.items())] if request.decisions else []
     on_gpu = ["gpu", tool_digest("emit"), nvrtc(request.target.cuda).version] if request.gpu else []
-    return key_of(
-        _structure(function), request.target, request.overwrites, tool, *decided, *on_gpu
-    )
+    return key_of(_structure(function), request.target, request.overwrites, tool, *decided, *on_gpu)
 
 
 def _python_path() -> list[str]:

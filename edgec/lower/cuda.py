@@ -27,7 +27,6 @@ _DEVICE_LAUNCH = 2
 """TVM's calling convention of functions that run on the GPU."""
 
 
-
 @dataclass(frozen=True)
 class _Call:
     """A launch within a stage: arguments are its parameters by position, or scratch memory."""
@@ -162,7 +161,9 @@ def _launches(
     host: tirx.PrimFunc, device: Mapping[str, tirx.PrimFunc], reserve: Reserve
 ) -> list[_Call]:
     """The calls of `device` functions in `host`, in order."""
-    held: list[tuple[Any, int | Pointer]] = list(zip(host.params, range(len(host.params))))
+    held: list[tuple[Any, int | Pointer]] = [
+        (parameter, place) for place, parameter in enumerate(host.params)
+    ]
 
     def place(pointer: Any) -> int | Pointer:
         while True:

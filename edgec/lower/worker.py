@@ -37,8 +37,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """A native object (for a GPU, a packed `edgec.emit.cuda_kernel.CudaKernel`) and its scratch bytes
-    per thread, or the reason why there is none."""
+    """A native object (for a GPU, a packed `CudaKernel`) and its scratch bytes per thread, or the
+    reason why there is none."""
 
     object: bytes = b""
     scratch_bytes: int = 0

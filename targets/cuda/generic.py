@@ -1,7 +1,7 @@
-"""Any block by itself: a thread for each element that it writes, or a block of threads for each sum.
+"""Any block by itself: a thread for each element that it writes, or several for each sum.
 
-    for s0, s1:  for r:  =>  block = fused(s0, s1) / THREADS; thread = fused(s0, s1) % THREADS; for r
-                         or  block = fused(s0, s1);           thread = r % threads; for r / threads
+for s, r:  =>  block = s / THREADS; thread = s % THREADS; for r
+           or  block = s;           thread = r % threads; for r / threads
 """
 
 from __future__ import annotations
