@@ -77,6 +77,9 @@ def _parser() -> _Parser:
     _optimize(verbs.add_parser("optimize", help="optimise a model, as ONNX"))
     _bisect(verbs.add_parser("bisect", help="find the rewrite that makes a model wrong"))
     _diff(verbs.add_parser("diff", help="show what changed between two models"))
+    _debug_quant(
+        verbs.add_parser("debug-quant", help="show where a quantized model's error comes from")
+    )
     _run(verbs.add_parser("run", help="run an artifact on data"))
     _verify(verbs.add_parser("verify", help="compare an artifact with its model"))
     _bench(verbs.add_parser("bench", help="time an artifact beside other runtimes"))
@@ -278,6 +281,25 @@ def _diff(parser: argparse.ArgumentParser) -> None:
     _common(parser, "improve:diff")
     parser.add_argument("before", type=Path, help="an ONNX model")
     parser.add_argument("after", type=Path, help="another one")
+
+
+def _debug_quant(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "debugquant:debug")
+    parser.add_argument("model", help="the float ONNX model")
+    parser.add_argument("quantized", help="what was made of it, with QuantizeLinear")
+    parser.add_argument(
+        "--calib", action="append", required=True, metavar="SOURCE", help="samples; see --input"
+    )
+    parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
+    parser.add_argument(
+        "--samples", type=_count, default=16, metavar="N", help="of random data; by default 16"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
+    parser.add_argument(
+        "--worst", type=_count, metavar="N", help="show the N tensors that lose most in their layer"
+    )
+    _sizes(parser)
+    parser.add_argument("--trusted", action="store_true", help="check the models in this process")
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:

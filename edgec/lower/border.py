@@ -1,4 +1,4 @@
-"""Images with zeros around them."""
+"""Images with zeros, or another value, around them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from edgec.lower.window import Window
 
 
 def bordered(
-    data: te.Tensor, top: int, left: int, rows: int, columns: int, space: int = 2
+    data: te.Tensor, top: int, left: int, rows: int, columns: int, space: int = 2, fill: float = 0
 ) -> te.Tensor:
-    """`data` [N, C, H, W] or [N, C / b, H, W, b] inside of zeros, `rows` by `columns` in all; rows
-    and columns that nobody asks for are not there. The image itself where nothing is added.
-    `space` is the axis of its rows, which that of its columns follows."""
+    """`data` [N, C, H, W] or [N, C / b, H, W, b] inside of zeros, or of `fill`, `rows` by `columns`
+    in all; rows and columns that nobody asks for are not there. The image itself where nothing is
+    added. `space` is the axis of its rows, which that of its columns follows."""
     height, width = int(data.shape[space]), int(data.shape[space + 1])
     if not top and not left and rows <= height and columns <= width:
         return data
@@ -24,7 +24,7 @@ def bordered(
         (*before, i, j), after = index[: space + 2], index[space + 2 :]
         inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width)
         value = data(*before, i - top, j - left, *after)
-        return tirx.if_then_else(inside, value, literal(0, "float32"))
+        return tirx.if_then_else(inside, value, literal(fill, str(data.dtype)))
 
     shape = (*data.shape[:space], rows, columns, *data.shape[space + 2 :])
     return te.compute(shape, element, name="pad")

@@ -19,6 +19,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.ir import IRModule, PointerType, PrimType
 
+from edgec.lower.dot import expand_dots
 from edgec.lower.fast_math import expand_math
 from edgec.targets import Target
 from edgec.targets.cpu import schedule
@@ -96,7 +97,8 @@ def lower(
     function = function.with_attr("global_symbol", symbol)
     function = function.with_attr("target", llvm.with_host(llvm))
     function = function.with_attr("tirx.noalias", True)
-    module = _LOOPS_TO_FLAT(IRModule({symbol: function}))
+    module = _LOOPS_TO_VECTORS(IRModule({symbol: function}))
+    module = _TO_FLAT(IRModule({symbol: expand_dots(module[symbol], target)}))
     function = _on_stack(expand_math(module[symbol]))
     module = IRModule({symbol: _with_c_signature(function, overwrites)})
     module = _FLAT_TO_LLVM(module)
@@ -108,7 +110,7 @@ def generate(module: IRModule, target: Target) -> tvm.runtime.Module:
     return tvm.get_global_func("target.build.llvm")(module, tvm_target(target))
 
 
-_LOOPS_TO_FLAT = tvm.transform.Sequential(
+_LOOPS_TO_VECTORS = tvm.transform.Sequential(
     [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
@@ -130,6 +132,11 @@ _LOOPS_TO_FLAT = tvm.transform.Sequential(
         tirx.transform.StmtSimplify(),
         tirx.transform.RemoveNoOp(),
         s_tir.transform.RewriteUnsafeSelect(),
+    ]
+)
+
+_TO_FLAT = tvm.transform.Sequential(
+    [
         tirx.transform.CommonSubexprElim(),
         tirx.transform.FP8ComputeLegalize(),
         tirx.transform.VerifyMemory(),

@@ -22,6 +22,7 @@ from edgec.targets.cpu.elementwise import schedule_elementwise
 from edgec.targets.cpu.image import schedule_image
 from edgec.targets.cpu.knobs import Choose, by_rule
 from edgec.targets.cpu.matmul import schedule_matmul
+from edgec.targets.cpu.packed_matmul import schedule_packed_matmul
 from edgec.targets.cpu.prefetch import insert_prefetches
 from edgec.targets.cpu.reduction import schedule_reduction
 from edgec.targets.cpu.rows import schedule_rows
@@ -39,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     schedule_conv_transpose,
     schedule_attention,
     schedule_matmul,
+    schedule_packed_matmul,
     schedule_rows,
     schedule_reduction,
     schedule_transpose,

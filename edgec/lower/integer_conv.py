@@ -1,0 +1,146 @@
+"""Convolutions of blocked uint8 images by int8 weights, summed four bytes at a time.
+
+A sum over input channels takes four of a block at once, one over a depthwise window four columns of
+a row. The loops are those of float convolutions (`edgec.lower.blocked_conv`), with a quarter of the
+terms, so the same schedules serve.
+
+Zero points cost nothing: sum((x - zero) * w) is sum(x * w) less a constant, which goes into the
+bias, and the border around the image holds the zero point. What lanes without a channel hold meets
+weights of 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import relax, te
+
+from edgec.lower.border import bordered
+from edgec.lower.context import Context, Shape
+from edgec.lower.dot import dot4, quad
+from edgec.lower.image import blocks_of, spread
+from edgec.lower.requantize import Requantization, requantize
+from edgec.lower.window import Window
+
+BYTES = 4
+"""Elements that are multiplied and added at once."""
+
+
+def integer_conv(
+    ctx: Context,
+    x: relax.Expr,
+    zero: int,
+    weights: np.ndarray,
+    window: Window,
+    groups: int,
+    result: Requantization,
+) -> relax.Expr:
+    """The convolution of `x`, uint8 [N, blocks, H, W, lanes] with zero point `zero`, by `weights`,
+    int8 [O, I / groups, kh, kw]: a blocked image of `ctx.block` lanes, of type `result.dtype`.
+
+    `lanes` is a multiple of four; where they hold more than the I channels, all lanes of the last
+    block beyond them may hold anything.
+    """
+    outputs = weights.shape[0]
+    per_channel = weights.astype(np.int32).sum(axis=(1, 2, 3))
+    bias = (result.bias - zero * per_channel).astype(np.int32)
+    if groups > 1 and groups == outputs and weights.shape[1] == 1:
+        sums = _depthwise(ctx, x, zero, weights, window)
+    else:
+        sums = _dense(ctx, x, zero, ungrouped(weights, groups), window)
+    bias, multipliers = (
+        spread(values.reshape(1, -1, 1, 1), 1, ctx.block) for values in (bias, result.multipliers)
+    )
+    return requantize(ctx, sums, bias, multipliers, result)
+
+
+def ungrouped(weights: np.ndarray, groups: int) -> np.ndarray:
+    """Weights [O, I / groups, ...] as [O, I, ...], zeros where a group does not look."""
+    if groups == 1:
+        return weights
+    outputs, inputs, *window = weights.shape
+    whole = np.zeros((outputs, inputs * groups, *window), weights.dtype)
+    each = outputs // groups
+    for group in range(groups):
+        rows = slice(group * each, (group + 1) * each)
+        whole[rows, group * inputs : (group + 1) * inputs] = weights[rows]
+    return whole
+
+
+def quads(values: np.ndarray) -> np.ndarray:
+    """int8 [..., 4] as int32 [...], the first byte lowest."""
+    whole = np.ascontiguousarray(values, np.int8).view("<i4")[..., 0]
+    return np.ascontiguousarray(whole, np.int32)
+
+
+def padded(data: te.Tensor, zero: int, w: Window, reach: Shape) -> te.Tensor:
+    """The image inside of a border of `zero` wide enough for windows that reach so far."""
+    rows, columns = (
+        (size - 1) * stride + far
+        for size, stride, far in zip(w.sizes, w.strides, reach, strict=True)
+    )
+    top, left = w.before
+    return bordered(data, top, left, rows, columns, fill=zero)
+
+
+def _dense(ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window) -> relax.Expr:
+    batch, blocks, _, _, lanes = ctx.shape(x)
+    outputs, inputs, *kernel = weights.shape
+    used = lanes if blocks > 1 else -(-inputs // BYTES) * BYTES
+    filled = np.zeros((outputs, blocks * used, *kernel), np.int8)
+    filled[:, :inputs] = weights
+    taps = spread(filled, 0, ctx.block)
+    taps = taps.reshape(-1, blocks, used // BYTES, BYTES, *kernel, ctx.block)
+    packed = quads(taps.transpose(0, 1, 4, 5, 2, 6, 3))
+
+    def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
+        image = padded(data, zero, w, w.reach)
+        extents = (blocks, *kernel, used // BYTES)
+        names = ("ib", "k0", "k1", "q")
+        axes = [te.reduce_axis((0, n), name) for n, name in zip(extents, names, strict=True)]
+        block, kh, kw, q = (axis.var for axis in axes)
+
+        def element(n: Any, o: Any, i: Any, j: Any, v: Any) -> Any:
+            row = i * w.strides[0] + kh * w.dilations[0]
+            column = j * w.strides[1] + kw * w.dilations[1]
+            four = (image(n, block, row, column, BYTES * q + byte) for byte in range(BYTES))
+            return te.sum(dot4(quad(*four), filt(o, block, kh, kw, q, v)), axis=axes)
+
+        out = (batch, blocks_of(outputs, ctx.block), *w.sizes, ctx.block)
+        return te.compute(out, element, name="conv2d_blocked")
+
+    return ctx.te("conv2d", compute, x, ctx.const(packed))
+
+
+def _depthwise(
+    ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window
+) -> relax.Expr:
+    """Windows with more columns than a multiple of four have taps of weight 0."""
+    batch, blocks, _, _, lanes = ctx.shape(x)
+    channels, _, height, width = weights.shape
+    across = -(-width // BYTES)
+    filled = np.zeros((channels, height, across * BYTES), np.int8)
+    filled[:, :, :width] = weights[:, 0]
+    taps = spread(filled, 0, lanes).reshape(blocks, height, across, BYTES, lanes)
+    packed = quads(taps.transpose(0, 1, 2, 4, 3))
+    reach = (w.reach[0], (across * BYTES - 1) * w.dilations[1] + 1)
+
+    def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
+        image = padded(data, zero, w, reach)
+        axes = [te.reduce_axis((0, height), "k0"), te.reduce_axis((0, across), "k1")]
+        kh, kq = (axis.var for axis in axes)
+
+        def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
+            row = i * w.strides[0] + kh * w.dilations[0]
+            first = j * w.strides[1]
+            four = (
+                image(n, c, row, first + (BYTES * kq + byte) * w.dilations[1], v)
+                for byte in range(BYTES)
+            )
+            return te.sum(dot4(quad(*four), filt(c, kh, kq, v)), axis=axes)
+
+        out = (batch, blocks, *w.sizes, lanes)
+        return te.compute(out, element, name="depthwise_blocked")
+
+    return ctx.te("depthwise", compute, x, ctx.const(packed))

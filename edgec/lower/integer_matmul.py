@@ -1,0 +1,71 @@
+"""Products of uint8 matrices and int8 weights, summed four bytes at a time.
+
+As in `edgec.lower.integer_conv`, the left side's zero point goes into the bias. The weights lie in
+panels of columns, as those of float products do (`edgec.lower.matmul`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import relax, te, tirx
+
+from edgec.lower.context import Context, at
+from edgec.lower.dot import dot4, quad
+from edgec.lower.integer_conv import BYTES, quads
+from edgec.lower.requantize import Requantization, requantize
+from edgec.targets.cpu.matmul import panel, whole_tiles
+
+
+def integer_matmul(
+    ctx: Context, a: relax.Expr, zero: int, weights: np.ndarray, result: Requantization
+) -> relax.Expr:
+    """`a`, uint8 [..., M, K] with zero point `zero`, times `weights`, int8 [K, N]: [..., M, N] of
+    type `result.dtype`."""
+    bias = (result.bias - zero * weights.astype(np.int32).sum(axis=0)).astype(np.int32)
+    sums = _sums(ctx, _whole_quads(ctx, a), weights)
+    return requantize(ctx, sums, bias, result.multipliers, result)
+
+
+def _whole_quads(ctx: Context, a: relax.Expr) -> relax.Expr:
+    """`a` with columns of 0 up to a multiple of four."""
+    *lead, inner = ctx.shape(a)
+    filled = -(-inner // BYTES) * BYTES
+    if filled == inner:
+        return a
+
+    def compute(data: te.Tensor) -> te.Tensor:
+        def element(*index: Any) -> Any:
+            value = data(*index[:-1], tirx.min(index[-1], inner - 1))
+            return tirx.Select(index[-1] < inner, value, tirx.const(0, data.dtype))
+
+        return te.compute((*lead, filled), element, name="fill")
+
+    return ctx.te("fill", compute, a)
+
+
+def _sums(ctx: Context, a: relax.Expr, weights: np.ndarray) -> relax.Expr:
+    *lead, rows, filled = ctx.shape(a)
+    inner, columns = weights.shape
+    width, terms = panel(rows, columns), filled // BYTES
+    whole = np.zeros((filled, columns), np.int8)
+    whole[:inner] = weights
+    packed = quads(whole.reshape(terms, BYTES, -1, width).transpose(2, 0, 3, 1))
+    computed = whole_tiles(rows)
+
+    def compute(left: te.Tensor, right: te.Tensor) -> te.Tensor:
+        k = te.reduce_axis((0, terms), "k")
+
+        def sums(*index: Any) -> Any:
+            *batch, i, j = index
+            row = i if computed == rows else tirx.min(i, rows - 1)
+            four = (at(left, (*batch, row, BYTES * k.var + byte)) for byte in range(BYTES))
+            return te.sum(dot4(quad(*four), right(j // width, k.var, j % width)), axis=k)
+
+        product = te.compute((*lead, computed, columns), sums, name="matmul_packed")
+        if computed == rows:
+            return product
+        return te.compute((*lead, rows, columns), lambda *index: product(*index), name="rows")
+
+    return ctx.te("matmul", compute, a, ctx.const(packed))

@@ -1,0 +1,133 @@
+"""Integer kernels against integer arithmetic of numpy's, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgec import targets
+from edgec.lower.integer_conv import integer_conv, ungrouped
+from edgec.lower.integer_matmul import integer_matmul
+from edgec.lower.requantize import Requantization
+from edgec.lower.window import Window
+
+from .integer_running import compiled
+from .many_nodes import RUNNABLE
+
+ZERO = 77
+"""The zero point of every input."""
+
+
+def requantization(outputs: int, seed: int, dtype: str = "uint8") -> Requantization:
+    """Biases, multipliers that leave most results inside of the limits, and limits of a Clip."""
+    numbers = np.random.default_rng(seed)
+    bias = numbers.integers(-3000, 3000, outputs).astype(np.int32)
+    multipliers = numbers.uniform(1e-4, 2e-2, outputs).astype(np.float32)
+    if dtype == "int8":
+        return Requantization(bias, multipliers, dtype, zero=-5, low=-128, high=90)
+    return Requantization(bias, multipliers, dtype, zero=120, low=3, high=250)
+
+
+def expected(sums: np.ndarray, r: Requantization, axis: int) -> np.ndarray:
+    """The result for exact sums, whose output channels lie along `axis`."""
+    shape = [-1 if a == axis % sums.ndim else 1 for a in range(sums.ndim)]
+    product = (sums + r.bias.reshape(shape)).astype(np.float32) * r.multipliers.reshape(shape)
+    if r.dtype == "float32":
+        return product
+    whole = np.rint(product).astype(np.int64) + r.zero
+    return np.clip(whole, r.low, r.high).astype(r.dtype)
+
+
+def convolved(x: np.ndarray, weights: np.ndarray, w: Window) -> np.ndarray:
+    """Exact sums of (x - ZERO) [N, C, H, W] over windows."""
+    (kh, kw), (sh, sw), (dh, dw) = w.kernel, w.strides, w.dilations
+    pads = [(before, before + after + 9) for before, after in zip(w.before, w.after, strict=True)]
+    wide = np.pad(x.astype(np.int64) - ZERO, [(0, 0), (0, 0), *pads])
+    sums = np.zeros((x.shape[0], weights.shape[0], *w.sizes), np.int64)
+    for i in range(kh):
+        for j in range(kw):
+            part = wide[:, :, i * dh :: sh, j * dw :: sw][:, :, : w.sizes[0], : w.sizes[1]]
+            sums += np.einsum("nchw,oc->nohw", part, weights[:, :, i, j].astype(np.int64))
+    return sums
+
+
+def blocked(x: np.ndarray, lanes: int) -> np.ndarray:
+    """An image [N, C, H, W] in blocks; lanes beyond its channels hold what they must not add."""
+    batch, channels, *space = x.shape
+    blocks = -(-channels // lanes)
+    whole = np.full((batch, blocks * lanes, *space), 201, x.dtype)
+    whole[:, :channels] = x
+    return np.ascontiguousarray(np.moveaxis(whole.reshape(batch, blocks, lanes, *space), 2, -1))
+
+
+def window(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> Window:
+    reach = (kernel - 1) * dilation + 1
+    out = (size + 2 * pad - reach) // stride + 1
+    return Window(*((n, n) for n in (kernel, stride, dilation, pad, pad, out)))
+
+
+LAYERS = (
+    (3, 24, 1, window(15, 3, 2, 1)),
+    (32, 48, 1, window(9, 3, 1, 1)),
+    (64, 20, 1, window(7, 1, 1, 0)),
+    (18, 33, 1, window(8, 5, 1, 2, 2)),
+    (40, 40, 40, window(9, 3, 1, 1)),
+    (32, 32, 32, window(10, 5, 2, 2)),
+    (32, 48, 4, window(6, 3, 1, 1)),
+    (64, 64, 1, window(4, 3, 1, 1)),
+)
+"""Channels in and out, groups, and where the window goes: over a plain image, a blocked one, one of
+channels that fill no block, channel by channel, and deep."""
+
+
+def check(layer: tuple[int, int, int, Window], dtype: str, name: str, folder: Path) -> None:
+    inputs, outputs, groups, w = layer
+    target, numbers = targets.resolve(name), np.random.default_rng(inputs)
+    space = [
+        (size - 1) * stride + reach - before - after
+        for size, stride, reach, before, after in zip(
+            w.sizes, w.strides, w.reach, w.before, w.after, strict=True
+        )
+    ]
+    x = numbers.integers(0, 256, (1, inputs, *space)).astype(np.uint8)
+    weights = numbers.choice([-128, 127, -1, 0, 3, 50], (outputs, inputs // groups, *w.kernel))
+    weights, r = weights.astype(np.int8), requantization(outputs, 1, dtype)
+    given = blocked(x, 4 if inputs < 4 else target.channel_block)
+    kernel = compiled(
+        lambda ctx, image: integer_conv(ctx, image, ZERO, weights, w, groups, r),
+        [given],
+        target,
+        folder,
+    )
+    made = np.moveaxis(kernel(given), -1, 2).reshape(1, -1, *w.sizes)[:, :outputs]
+    sums = convolved(x, ungrouped(weights, groups), w)
+    np.testing.assert_array_equal(made, expected(sums, r, 1))
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_convolutions(layer: tuple[int, int, int, Window], name: str, tmp_path: Path) -> None:
+    check(layer, "uint8", name, tmp_path)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_other_results(dtype: str, name: str, tmp_path: Path) -> None:
+    check(LAYERS[2], dtype, name, tmp_path)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("shape", [(1, 640, 128), (9, 30, 64), (17, 128, 10), (3, 4, 64, 37)])
+def test_products(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    *rows, inner, columns = shape
+    target, numbers = targets.resolve(name), np.random.default_rng(inner)
+    a = numbers.integers(0, 256, (*rows, inner)).astype(np.uint8)
+    weights = numbers.choice([-128, 127, -1, 0, 3, 50], (inner, columns)).astype(np.int8)
+    r = requantization(columns, 2)
+    made = compiled(
+        lambda ctx, left: integer_matmul(ctx, left, ZERO, weights, r), [a], target, tmp_path
+    )(a)
+    sums = (a.astype(np.int64) - ZERO) @ weights.astype(np.int64)
+    np.testing.assert_array_equal(made, expected(sums, r, -1))
