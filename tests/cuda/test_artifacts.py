@@ -39,12 +39,8 @@ def test_orin_gets_both_processors(tmp_path: Path) -> None:
     assert variant["requires"]["arch"] == "aarch64"
     assert variant["verified"] == "host-twin"
     gpu = variant["gpu"]
-    assert (gpu["arch"], gpu["driver"], gpu["toolkit"], gpu["ptx"]) == (
-        "sm_87",
-        "12.6",
-        12060,
-        "8.5",
-    )
+    assert (gpu["arch"], gpu["driver"], gpu["ptx"]) == ("sm_87", "12.6", "8.5")
+    assert gpu["toolkit"] == 12060
     assert set(gpu["launches"]) == {kernel["name"] for kernel in variant["kernels"]}
     check_functions(gpu)
 
@@ -77,8 +73,20 @@ def test_cuda_is_an_alias_and_names_are_suggested(edgec: Edgec) -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     "name",
-    ["autoencoder", "bert_tiny", "ds_cnn", "encoder", "gru_keyword", "lstm_keyword"]
-    + ["mobilenet_v1", "mobilenet_v2", "resnet8", "resnet18", "squeezenet", "unet"],
+    [
+        "autoencoder",
+        "bert_tiny",
+        "ds_cnn",
+        "encoder",
+        "gru_keyword",
+        "lstm_keyword",
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "resnet8",
+        "resnet18",
+        "squeezenet",
+        "unet",
+    ],
 )
 def test_whole_models_on_the_twin(name: str, tmp_path: Path) -> None:
     """Compiling proves a model against ONNX Runtime, and raises where it differs."""

@@ -86,7 +86,7 @@ def test_boards_without_a_compiler_have_no_part_for_their_gpu() -> None:
 @pytest.mark.parametrize(
     ("source", "arch", "kind", "said"),
     [
-        ("int x = ;", "sm_87", LoweringError, "expected an expression"),
+        ("__device__ int x = ;", "sm_87", LoweringError, "expected an expression"),
         (REVERSE, "sm_20", TargetError, "does not know sm_20"),
     ],
 )
