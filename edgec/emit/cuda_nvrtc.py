@@ -79,6 +79,7 @@ def compile_cuda(source: str, arch: str, cuda: str, options: Sequence[str] = ())
         LoweringError: the source does not compile.
     """
     library = nvrtc(cuda)
+    options = ("--std=c++17", *options)
     cubin = library.compile(source, [f"--gpu-architecture={arch}", *options], "CUBIN")
     ptx = library.compile(source, [f"--gpu-architecture=compute_{arch[3:]}", *options], "PTX")
     return DeviceCode(cubin, ptx if ptx_version(ptx) <= ptx_of_driver(cuda) else b"")

@@ -54,7 +54,7 @@ EDGEC_INLINE uint16_t edgec_to_half(float value) {
 /* Half precision, computed in single and rounded: exact for one operation. */
 struct half {
   uint16_t bits;
-  half() = default;
+  __device__ half() = default;
   EDGEC_MEMBER half(float value) : bits(edgec_to_half(value)) {}
   EDGEC_MEMBER operator float() const { return edgec_from_half(bits); }
   EDGEC_MEMBER half &operator=(float value) {

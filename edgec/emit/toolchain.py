@@ -119,7 +119,7 @@ class Toolchain:
     def shared_library(
         self, objects: Sequence[bytes], *, exports: Sequence[str], soname: str
     ) -> bytes:
-        """A shared library that needs libc, libm and libpthread only and exports `exports` only."""
+        """A shared library that needs parts of libc only and exports `exports` only."""
         listed = "".join(f" {name};" for name in exports)
         members = {"exports.map": f"{{ global:{listed} local: *; }};\n".encode()}
         options = ["-shared", f"-Wl,-soname,{soname}", "-Wl,--version-script=exports.map"]
