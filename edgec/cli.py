@@ -368,6 +368,12 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     _spin_option(parser)
 
 
+def _on(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on", metavar="PLACE", help="there instead: qemu, ssh:USER@HOST or rpc:HOST:PORT"
+    )
+
+
 def _compilers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cc", metavar="PATH", help="link with this C compiler")
     parser.add_argument("--ndk", metavar="DIR", help="link for Android with this NDK")
@@ -396,6 +402,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="write NAME.npy per output")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="of generated data")
     parser.add_argument("--selftest", action="store_true", help="reproduce the golden data")
+    _on(parser)
     _data_options(parser)
 
 
@@ -403,6 +410,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     _common(parser, "measure:verify")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--against", type=Path, required=True, metavar="MODEL.onnx")
+    _on(parser)
     parser.add_argument("--inputs", dest="input", action="append", default=[], metavar="SOURCE")
     parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
     parser.add_argument("--seed", type=int, default=0)
@@ -421,6 +429,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_count, default=0, metavar="N", help="for every engine")
     _spin_option(parser)
     parser.add_argument("--calls", type=int, default=200, metavar="N", help="counted per engine")
+    _on(parser)
     parser.add_argument("--native", action="store_true", help="call edgec and onnxruntime from C")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
 
@@ -452,7 +461,11 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 
 def _targets(parser: argparse.ArgumentParser) -> None:
     _common(parser, "targets:list_targets")
-    parser.add_argument("name", nargs="?")
+    parser.add_argument("name", nargs="?", help="or `probe`: find out what a machine is")
+    parser.add_argument("--ssh", metavar="USER@HOST", help="probe this machine")
+    parser.add_argument("--rpc", metavar="HOST:PORT", help="probe where a server of TVM's listens")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.toml", help="a target for it")
+    parser.add_argument("--board", metavar="NAME", help="of that target; by default the model's")
 
 
 def _passes(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from elffile import EM_AARCH64, EM_ARM, EM_X86_64, HARD_FLOAT, read
+from test_targets import emulator
 
 from edgec import targets
 from edgec.cache import Cache
@@ -22,9 +24,6 @@ from edgec.emit.toolchain import Toolchain
 from edgec.errors import TargetError
 from edgec.options import Options
 from edgec.runtime.load import read_manifest, read_member
-
-from .elffile import EM_AARCH64, EM_ARM, EM_X86_64, HARD_FLOAT, read
-from .test_targets import emulator
 
 Edgec = Callable[..., Any]
 REPO = Path(__file__).parents[2]
