@@ -77,6 +77,10 @@ def _parser() -> _Parser:
     _optimize(verbs.add_parser("optimize", help="optimise a model, as ONNX"))
     _bisect(verbs.add_parser("bisect", help="find the rewrite that makes a model wrong"))
     _diff(verbs.add_parser("diff", help="show what changed between two models"))
+    _quantize(verbs.add_parser("quantize", help="make 8-bit integers of a model, by data"))
+    _debug_quant(
+        verbs.add_parser("debug-quant", help="show where a quantized model's error comes from")
+    )
     _run(verbs.add_parser("run", help="run an artifact on data"))
     _verify(verbs.add_parser("verify", help="compare an artifact with its model"))
     _bench(verbs.add_parser("bench", help="time an artifact beside other runtimes"))
@@ -280,6 +284,70 @@ def _diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("after", type=Path, help="another one")
 
 
+def _quantize(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "quantize:quantize")
+    parser.add_argument("model", help="the float ONNX model")
+    parser.add_argument("-o", "--output", type=Path, help="by default MODEL.int8.onnx")
+    parser.add_argument(
+        "--calib",
+        action="append",
+        required=True,
+        metavar="SOURCE",
+        help="samples: an .npz or image file, a folder of them, FILE.py:NAME; may be repeated",
+    )
+    parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
+    parser.add_argument("--samples", type=_count, metavar="N", help="calibrate with N at most")
+    parser.add_argument(
+        "--profile", default="portable", metavar="NAME", help="portable, x86, or a target's name"
+    )
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="NODE|OP", help="leave it in floats"
+    )
+    parser.add_argument(
+        "--equalize", action="store_true", help="equalize the weights of layers that follow another"
+    )
+    parser.add_argument(
+        "--smooth", type=float, metavar="ALPHA", help="move sizes of channels into weights, by 0..1"
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=("nearest", "adaround", "gptq"),
+        default="nearest",
+        help="of weights: to the nearest, or so that results change least",
+    )
+    parser.add_argument(
+        "--bias-correction", action="store_true", help="fold the layers' mean errors into biases"
+    )
+    parser.add_argument(
+        "--max-drop", type=float, metavar="D", help="leave layers in floats until it costs no more"
+    )
+    parser.add_argument(
+        "--eval", metavar="FILE.py:NAME", help="what --max-drop is of; the file is executed"
+    )
+    parser.add_argument("--report", action="store_true", help="say why nodes stay in floats")
+    _sizes(parser)
+    parser.add_argument("--trusted", action="store_true", help="check the model in this process")
+
+
+def _debug_quant(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "debugquant:debug")
+    parser.add_argument("model", help="the float ONNX model")
+    parser.add_argument("quantized", help="what was made of it, with QuantizeLinear")
+    parser.add_argument(
+        "--calib", action="append", required=True, metavar="SOURCE", help="samples; see --input"
+    )
+    parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
+    parser.add_argument(
+        "--samples", type=_count, default=16, metavar="N", help="of random data; by default 16"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
+    parser.add_argument(
+        "--worst", type=_count, metavar="N", help="show the N tensors that lose most in their layer"
+    )
+    _sizes(parser)
+    parser.add_argument("--trusted", action="store_true", help="check the models in this process")
+
+
 def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input",
@@ -298,6 +366,12 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="for random data")
     parser.add_argument("--threads", type=_count, default=0, metavar="N", help="by default all")
     _spin_option(parser)
+
+
+def _on(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on", metavar="PLACE", help="there instead: qemu, ssh:USER@HOST or rpc:HOST:PORT"
+    )
 
 
 def _compilers(parser: argparse.ArgumentParser) -> None:
@@ -328,6 +402,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="write NAME.npy per output")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="of generated data")
     parser.add_argument("--selftest", action="store_true", help="reproduce the golden data")
+    _on(parser)
     _data_options(parser)
 
 
@@ -335,6 +410,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     _common(parser, "measure:verify")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--against", type=Path, required=True, metavar="MODEL.onnx")
+    _on(parser)
     parser.add_argument("--inputs", dest="input", action="append", default=[], metavar="SOURCE")
     parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
     parser.add_argument("--seed", type=int, default=0)
@@ -353,6 +429,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_count, default=0, metavar="N", help="for every engine")
     _spin_option(parser)
     parser.add_argument("--calls", type=int, default=200, metavar="N", help="counted per engine")
+    _on(parser)
     parser.add_argument("--native", action="store_true", help="call edgec and onnxruntime from C")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
 
@@ -384,7 +461,11 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 
 def _targets(parser: argparse.ArgumentParser) -> None:
     _common(parser, "targets:list_targets")
-    parser.add_argument("name", nargs="?")
+    parser.add_argument("name", nargs="?", help="or `probe`: find out what a machine is")
+    parser.add_argument("--ssh", metavar="USER@HOST", help="probe this machine")
+    parser.add_argument("--rpc", metavar="HOST:PORT", help="probe where a server of TVM's listens")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.toml", help="a target for it")
+    parser.add_argument("--board", metavar="NAME", help="of that target; by default the model's")
 
 
 def _passes(parser: argparse.ArgumentParser) -> None:

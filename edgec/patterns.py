@@ -20,6 +20,15 @@ from edgec.graph import Graph
 from edgec.rewrite import Skip
 from edgec.tensors import Constant, Node, Variable
 
+_WEIGHT = {"MatMul": 1, "Gemm": 1, "Conv": 1}
+"""Operators that widen a narrow constant as they read it, and the input that is their weight."""
+
+_CHANNELS = 16
+"""Of an image, that such a convolution takes together."""
+
+_LEAST_NARROW = 4096
+"""Elements up to which a constant might as well be float32."""
+
 _MAX_FACTORS = 16
 _MAX_POWER = 4
 
@@ -44,6 +53,33 @@ def _first_opsets() -> dict[str, int]:
             version = int(schema.since_version)
             found[schema.name] = min(version, found.get(schema.name, version))
     return found
+
+
+def check_no_weight(graph: Graph, widened: gs.Tensor) -> None:
+    """Skip where only products read `widened`, a large constant in float32, as their weight: they
+    read it as it is stored."""
+    readers = graph.consumers(widened)
+    if math.prod(widened.shape or ()) <= _LEAST_NARROW or not readers:
+        return
+    if all(_is_weight(graph, widened, node) for node in readers):
+        raise Skip("only products read it, as it is stored")
+
+
+def _is_weight(graph: Graph, tensor: gs.Tensor, node: Node) -> bool:
+    """Whether `node` reads `tensor` as a weight, or transposes it for nodes that do."""
+    if node.domain or node.inputs.count(tensor) != 1:
+        return False
+    if node.op == "Transpose":
+        made = node.outputs[0]
+        users = graph.consumers(made)
+        return bool(users) and all(_is_weight(graph, made, user) for user in users)
+    place = _WEIGHT.get(node.op)
+    if place is None or node.inputs[place] is not tensor:
+        return False
+    if node.op == "Conv":
+        dense = node.attrs.get("group", 1) == 1 and tensor.shape[1] % _CHANNELS == 0
+        return dense and len(tensor.shape) == 4
+    return len(tensor.shape) == 2
 
 
 def maker(graph: Graph, tensor: gs.Tensor, *ops: str) -> Node | None:

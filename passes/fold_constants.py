@@ -6,7 +6,8 @@
 *Needs* an operator in `FOLDABLE`, outputs of static type and shape, and room: all constants
 together may grow by `budget` bytes beyond what the model came with, and the size of a result is
 known before it is computed. DequantizeLinear is left alone, since a quantized constant is smaller;
-so are graph outputs, and integer divisions and casts that C leaves undefined.
+so are large weights of products cast to float32, which are read as they are stored, graph outputs,
+and integer divisions and casts that C leaves undefined.
 
 *Numerics*: rounding. ONNX's reference implementation computes in numpy; moving data is exact.
 """
@@ -24,6 +25,7 @@ import numpy as np
 
 from edgec.graph import Graph
 from edgec.onnx_io import export_node
+from edgec.patterns import check_no_weight
 from edgec.rewrite import Numerics, Pass, Skip
 from edgec.tensors import Constant, Node, is_static, onnx_dtype, packed_bytes
 
@@ -105,6 +107,8 @@ def _guard(node: Node, graph: Graph, room: int) -> int:
         _guard_division(*(t.values for t in node.inputs))
     if node.op in ("Cast", "CastLike"):
         _guard_cast(node.inputs[0].values, node.outputs[0].dtype)
+        if node.inputs[0].dtype.itemsize < 4 and node.outputs[0].dtype == np.float32:
+            check_no_weight(graph, node.outputs[0])
     return size - freed
 
 

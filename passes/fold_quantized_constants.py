@@ -4,6 +4,7 @@
 
 *Needs* constants, and no reader that belongs to a quantized pattern, which integer kernels are made
 from: one with an input that is dequantized from a computed tensor, or whose result is quantized.
+Large weights of products stay: their kernels read them as they are stored.
 All constants together may grow by `budget` bytes beyond what the model came with.
 
 *Numerics*: exact.
@@ -18,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgec.graph import Graph
+from edgec.patterns import check_no_weight
 from edgec.rewrite import Numerics, Pass, Skip
 from edgec.tensors import Constant, Node
 
@@ -62,6 +64,7 @@ def _guard(node: Node, graph: Graph, room: int) -> int:
         raise Skip(f"{quantized.dtype} is not an integer of whole bytes")
     if node.attrs.get("block_size", 0):
         raise Skip("it is quantized by blocks")
+    check_no_weight(graph, result)
     axis = node.attrs.get("axis", 1)
     if scale.values.size > 1 and scale.values.size not in quantized.shape[axis:][:1]:
         raise Skip("the scale does not fit the axis")

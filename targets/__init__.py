@@ -39,9 +39,10 @@ class Target:
     that can be added. `level` is what a board builds on, empty for a level itself; `optional` has
     LLVM's and Linux's name of each feature that can be added.
 
-    Boards alone have `cores`, their number by kind, fastest first, `ram_mib`, the sizes of memory
-    they come with, and the GPU: what it is, its compute capability ("sm_87"), and the versions of
-    JetPack and CUDA that are its driver's.
+    Boards alone have `cores`, their number by kind, fastest first, `models`, words by which a board
+    or its processor names itself, `ram_mib`, the sizes of memory they come with, and the GPU: what
+    it is, its compute capability ("sm_87"), and the versions of JetPack and CUDA that are its
+    driver's.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Target:
     level: str = ""
     optional: tuple[tuple[str, str], ...] = ()
     cores: tuple[tuple[str, int], ...] = ()
+    models: tuple[str, ...] = ()
     ram_mib: tuple[int, ...] = ()
     gpu: str = ""
     gpu_arch: str = ""

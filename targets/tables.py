@@ -119,6 +119,7 @@ _KEYS: Mapping[str, tuple[Callable[[object], bool], str]] = {
         ),
         "cores by their number, fastest first, such as { cortex-a76 = 4, cortex-a55 = 4 }",
     ),
+    "models": (_are(_is_text), "a list of texts, of which the device tree's model has one"),
     "ram_mib": (_are(_is_count), "a list of sizes in MiB, such as [4096, 8192]"),
     "qemu_cpu": (_matches(r"[A-Za-z0-9_.,=+-]*"), "a processor that QEMU emulates"),
     "gpu": _TEXT,

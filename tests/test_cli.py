@@ -339,6 +339,7 @@ def command_lines(digits: Path, digits_artifact: Path, tmp_path: Path) -> dict[s
         "records check": ["records", "check", store],
         "targets": ["targets"],
         "targets NAME": ["targets", "aarch64"],
+        "targets probe": ["targets", "probe"],
         "passes": ["passes"],
         "passes NAME": ["passes", "fuse-conv-bn"],
         "doctor": ["doctor"],

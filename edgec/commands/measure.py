@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,15 +20,18 @@ from edgec.peaks import measure as measure_peaks
 from edgec.profile import profile as measure_steps
 from edgec.profileplot import plot
 from edgec.program import Tensor
-from edgec.report import table
+from edgec.report import duration, table
 from edgec.runtime.load import Module, load
 from edgec.targets import from_facts
 from edgec.verify import verify as compare
 
+if TYPE_CHECKING:
+    from edgec.remote import RemoteModule
+
 
 def run(args: argparse.Namespace, display: Display) -> int:
     """Run an artifact, show its outputs, and write them where asked."""
-    with load(args.artifact, threads=args.threads, spin_us=args.spin_us) as module:
+    with _loaded(args, args.spin_us) as module:
         if args.selftest:
             module.selftest()
             display.result({"selftest": "passed"}, "self-test passed")
@@ -48,7 +51,7 @@ def run(args: argparse.Namespace, display: Display) -> int:
 
 def verify(args: argparse.Namespace, display: Display) -> int:
     """Compare an artifact with ONNX Runtime on its model."""
-    with load(args.artifact, threads=args.threads) as module:
+    with _loaded(args) as module:
         variant = next(v for v in module.manifest["variants"] if v["id"] == module.variant)
         states = [
             (
@@ -71,13 +74,18 @@ def verify(args: argparse.Namespace, display: Display) -> int:
         )
     for warning in report.warnings:
         display.event({"event": "warning", "text": warning})
-    lines = [report.table(), f"{report.samples} samples: the outputs agree", "verified: device"]
-    display.result(report.to_dict() | {"verified": "device"}, "\n".join(lines))
+    verified = "emulated" if args.on == "qemu" else "device"
+    where = f" on {args.on}" if args.on else ""
+    lines = [report.table(), f"{report.samples} samples: the outputs agree"]
+    lines.append(f"verified: {verified}{where}")
+    display.result(report.to_dict() | {"verified": verified}, "\n".join(lines))
     return 0
 
 
 def bench(args: argparse.Namespace, display: Display) -> int:
-    """Time an artifact beside other runtimes."""
+    """Time an artifact beside other runtimes, or alone elsewhere."""
+    if args.on:
+        return _bench_there(args, display)
     report = measure(
         args.artifact,
         args.model,
@@ -92,6 +100,31 @@ def bench(args: argparse.Namespace, display: Display) -> int:
         report.plot(args.plot)
     display.result(report.to_dict(), report.table())
     return 0
+
+
+def _bench_there(args: argparse.Namespace, display: Display) -> int:
+    with _loaded(args, args.spin_us) as module:
+        times = module.bench(args.calls)
+        facts = {"on": args.on, "variant": module.variant, **times}
+    if args.on == "qemu":
+        display.event({"event": "note", "text": "times of an emulator say nothing of a board"})
+    text = ", ".join(
+        f"{key.removesuffix('_us')} {duration(value * 1e-6)}"
+        for key, value in times.items()
+        if key.endswith("_us")
+    )
+    display.result(facts, f"{module.variant} on {args.on}, {times['threads']:.0f} threads: {text}")
+    return 0
+
+
+def _loaded(args: argparse.Namespace, spin_us: int | None = None) -> Any:
+    """The module, here or where `--on` says."""
+    if not args.on:
+        return load(args.artifact, threads=args.threads, spin_us=spin_us)
+    from edgec.places import place
+    from edgec.remote import load_at
+
+    return load_at(place(args.on), args.artifact, threads=args.threads, spin_us=spin_us)
 
 
 def profile(args: argparse.Namespace, display: Display) -> int:
@@ -124,7 +157,9 @@ def _peaks(module: Module, args: argparse.Namespace, display: Display) -> Peaks 
         return None
 
 
-def _data(module: Module, args: argparse.Namespace, display: Display, count: int) -> Dataset:
+def _data(
+    module: Module | RemoteModule, args: argparse.Namespace, display: Display, count: int
+) -> Dataset:
     return open_data(
         module.inputs,
         args.input or ["random"],

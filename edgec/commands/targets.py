@@ -1,4 +1,4 @@
-"""`edgec targets`: what there is to compile for."""
+"""`edgec targets`: what there is to compile for, and what a machine is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from edgec import targets
 from edgec.display import Display
+from edgec.emit.archive import write_file
+from edgec.errors import TargetError, UsageError
 from edgec.report import size, table
 from edgec.targets import Target
 
@@ -14,7 +16,11 @@ _HEADER = ("target", "processor", "memory", "GPU", "JetPack", "proved here by")
 
 
 def list_targets(args: argparse.Namespace, display: Display) -> int:
-    """List the targets, or describe one."""
+    """List the targets, describe one, or find out what a machine is."""
+    if args.name == "probe":
+        return _probe(args, display)
+    if args.ssh or args.rpc or args.output:
+        raise UsageError("only `edgec targets probe` asks a machine", where="--ssh, --rpc, -o")
     if args.name:
         return _describe(args.name, display)
     listed = [_facts(name) for name in targets.names()]
@@ -84,10 +90,48 @@ def _describe(name: str, display: Display) -> int:
     return 0
 
 
+def _probe(args: argparse.Namespace, display: Display) -> int:
+    from edgec import probe, probefiles
+
+    if args.ssh and args.rpc:
+        raise UsageError("one machine is probed", where="--ssh, --rpc")
+    if args.ssh:
+        answers = probefiles.over_ssh(args.ssh)
+    else:
+        answers = probefiles.by_rpc(args.rpc) if args.rpc else probefiles.of_this_machine()
+    found = probe.machine(answers)
+    target = probe.fitting(found)
+    facts = found.to_dict() | {"target": target.name if target else None, "written": None}
+    rows = [
+        ("machine", found.model),
+        ("system", f"{found.system}, {found.libc}" if found.libc else found.system),
+        ("cores", " + ".join(f"{count} {kind}" for kind, count in found.cores.items())),
+        ("features", " ".join(found.features)),
+        ("caches", _cache_sizes(found.l1_bytes, found.l2_bytes, found.l3_bytes)),
+        ("memory", f"{found.memory_mib} MiB" if found.memory_mib else ""),
+        ("gpu", " ".join([found.gpu, found.gpu_arch, found.driver]).strip()),
+        ("jetpack", found.jetpack),
+        ("target", target.name if target else f"none: edgec compiles for no {found.arch}"),
+    ]
+    lines = [f"{key:<10} {value}" for key, value in rows if value]
+    if target is not None and args.output is not None:
+        text = probe.as_board(args.board or probe.name_of(found), found, target)
+        write_file(args.output, [text.encode()])
+        targets.resolve(str(args.output))
+        facts["written"] = str(args.output)
+        lines.append(f"written    {args.output}: edgec compile MODEL --target {args.output}")
+    display.result(facts, "\n".join(lines))
+    return 0 if target else TargetError.exit_code
+
+
+def _cache_sizes(first: int, second: int, third: int) -> str:
+    parts = [f"L1 {size(first)}" if first else "", f"L2 {size(second)} a core" if second else ""]
+    parts.append(f"L3 {size(third)} for all" if third else "")
+    return ", ".join(part for part in parts if part)
+
+
 def _lines(target: Target, here: str) -> list[tuple[str, str]]:
-    caches = f"L1 {size(target.l1_bytes)}, L2 {size(target.l2_bytes)} a core"
-    if target.l3_bytes:
-        caches += f", L3 {size(target.l3_bytes)} for all"
+    caches = _cache_sizes(target.l1_bytes, target.l2_bytes, target.l3_bytes)
     gpu = f"{target.gpu}, {target.gpu_arch}" if target.gpu else target.gpu_arch
     return [
         ("name", target.name),

@@ -24,6 +24,7 @@ from edgec.lower.context import (
     tensor_dtype,
 )
 from edgec.lower.narrow import narrowed
+from edgec.lower.packed_weight import Stored
 from edgec.packing import is_packed
 
 _VIA = {
@@ -33,6 +34,8 @@ _VIA = {
     "uint16": "int32",
     "uint32": "int64",
 }
+
+_WIDENED = (("float16", "float32"), ("bfloat16", "float32"))
 
 
 def converted(x: Any, source: str, target: str) -> Any:
@@ -98,6 +101,8 @@ def _cast(ctx: Context, node: gs.Node, x: relax.Expr, target: Any) -> relax.Expr
     if is_packed(name):
         return as_narrow(ctx, node, x, name)
     ctx.ignore("saturate", "round_mode")
+    if isinstance(x, Constant) and (ctx.dtype(x), name) in _WIDENED:
+        ctx.stored[node.outputs[0].name] = Stored(x.value.numpy())
     return _to(ctx, x, tensor_dtype(target))
 
 

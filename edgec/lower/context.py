@@ -18,6 +18,7 @@ from tvm.ir import Constant, Op
 
 from edgec.errors import LoweringError
 from edgec.lower.loops import extern
+from edgec.lower.packed_weight import Stored
 
 Shape = tuple[int, ...]
 Result = relax.Expr | list[relax.Expr]
@@ -84,7 +85,8 @@ class Context:
     none; `winograd` the largest tiles by which 3x3 convolutions are computed
     (`edgec.lower.winograd`), 0 for none. `open_ended` names the tensors whose extent a run may
     decide; `extents` has the axis and the count, int64 [1], of those where it does (see
-    `edgec.lower.extent`). `sequences` has the elements of each sequence of tensors.
+    `edgec.lower.extent`). `sequences` has the elements of each sequence of tensors, `stored`
+    the form of each constant that is narrower in the model than its expression in `exprs`.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Context:
         self.sequences: dict[str, list[relax.Expr]] = {}
         self.values: dict[str, np.ndarray] = {}
         self.exprs: dict[str, relax.Expr] = {}
+        self.stored: dict[str, Stored] = {}
         self.origin: dict[str, str] = {}
         self._node = ""
         self._label = ""

@@ -10,13 +10,20 @@ import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 from tvm.ir import Constant
 
+<<<<<<< HEAD
 from edgec.lower import integer_matmul
+=======
+from edgec.lower import packed_matmul
+>>>>>>> main
 from edgec.lower.context import Context, at, literal
+from edgec.lower.packed_weight import Stored
 from edgec.targets.cpu.matmul import panel, whole_tiles
 
 
 def matmul(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
-    return product(ctx, *inputs)
+    stored = ctx.stored.get(node.inputs[1].name)
+    made = None if stored is None else packed_matmul.product(ctx, inputs[0], stored)
+    return product(ctx, *inputs) if made is None else made
 
 
 def product(ctx: Context, a: relax.Expr, b: relax.Expr) -> relax.Expr:
@@ -28,7 +35,11 @@ def product(ctx: Context, a: relax.Expr, b: relax.Expr) -> relax.Expr:
         shape = np.matmul(np.empty(ctx.shape(a)), np.empty(ctx.shape(b))).shape
         return ctx.full(shape, 0, dtype)
     if wide != dtype:
-        a, b = ctx.cast(a, wide), ctx.cast(b, wide)
+        a = ctx.cast(a, wide)
+        made = packed_matmul.product(ctx, a, Stored(b.value.numpy())) if _known(b) else None
+        if made is not None:
+            return ctx.cast(made, dtype)
+        b = ctx.cast(b, wide)
     if wide == "float32" and min(len(ctx.shape(a)), len(ctx.shape(b))) > 1:
         return ctx.cast(_in_tiles(ctx, a, b), dtype)
     return ctx.cast(ctx.emit(relax.op.matmul(a, b)), dtype)
@@ -73,9 +84,14 @@ def gemm(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.
     alpha, beta = float(ctx.attr(node, "alpha", 1.0)), float(ctx.attr(node, "beta", 1.0))
     if ctx.attr(node, "transA", 0):
         a = ctx.transpose(a, [1, 0])
+    stored = ctx.stored.get(node.inputs[1].name)
     if ctx.attr(node, "transB", 0):
         b = ctx.transpose(b, [1, 0])
-    if _known(b):
+        stored = stored and stored.transposed([1, 0])
+    made = stored and packed_matmul.product(ctx, a, stored.scaled(alpha))
+    if made is not None:
+        y = made
+    elif _known(b):
         y = product(ctx, a, scaled(ctx, b, alpha))
     else:
         y = scaled(ctx, product(ctx, a, b), alpha)

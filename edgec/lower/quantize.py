@@ -25,6 +25,7 @@ from edgec.lower.context import (
 from edgec.lower.conv import convolution
 from edgec.lower.matmul import centred, product
 from edgec.lower.narrow import narrowed
+from edgec.lower.packed_weight import Stored, spread
 from edgec.lower.requantize import requantized
 from edgec.packing import is_packed
 
@@ -153,9 +154,11 @@ def dequantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | Non
     known = [e.value.numpy() for e in (x, scale, zero) if isinstance(e, Constant)]
     if len(known) == 3:
         shape = ctx.shape(x)
-        whole = _repeated(known[2], zero_step, shape).astype(via)
+        if dtype == "float32":
+            note_stored(ctx, node, known, step, zero_step)
+        whole = spread(known[2], zero_step, shape).astype(via)
         centre = known[0].astype(via) - whole
-        return ctx.const(centre.astype(np.float32) * _repeated(known[1], step, shape), dtype)
+        return ctx.const(centre.astype(np.float32) * spread(known[1], step, shape), dtype)
 
     def compute(data: Any, scales: Any, zeros: Any) -> Any:
         def element(*i: Any) -> Any:
@@ -167,11 +170,21 @@ def dequantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | Non
     return ctx.te("dequantize", compute, x, scale, zero)
 
 
-def _repeated(array: np.ndarray, step: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
-    for axis, (s, n) in enumerate(zip(step, shape, strict=True)):
-        if s > 1:
-            array = np.repeat(array, s, axis)[(slice(None),) * axis + (slice(n),)]
-    return array
+def note_stored(
+    ctx: Context,
+    node: gs.Node,
+    known: list[np.ndarray],
+    step: tuple[int, ...],
+    zero_step: tuple[int, ...],
+) -> None:
+    """Remember the codes, scales and zero points that the node's result was made of."""
+    codes, scale, zero = known
+    if not any(zero_step):
+        zero = np.broadcast_to(zero, scale.shape)
+    elif zero_step != step:
+        return
+    if codes.dtype.itemsize == 1 and not is_float(codes.dtype.name):
+        ctx.stored[node.outputs[0].name] = Stored(codes, scale, zero, step)
 
 
 def _requantized(

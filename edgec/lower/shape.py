@@ -80,6 +80,9 @@ def transpose(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Ex
     axes = [int(a) for a in ctx.attr(node, "perm", list(range(rank))[::-1])]
     if sorted(axes) != list(range(rank)):
         raise Refused(f"perm={axes} is not a permutation of {rank} axes")
+    stored = ctx.stored.get(node.inputs[0].name)
+    if stored is not None:
+        ctx.stored[node.outputs[0].name] = stored.transposed(axes)
     return ctx.transpose(inputs[0], axes)
 
 

@@ -26,12 +26,14 @@ extern const edgec_model *EDGEC_ENTRY(void);
 enum { USAGE = 2, VERIFY = 7, ARTIFACT = 9, DEVICE = 10, DATA = 12, ALIGNMENT = 64 };
 
 static const char usage[] =
-  "usage: edgec-run MODEL.edgec [--run | --bench N | --selftest]\n"
+  "usage: edgec-run MODEL.edgec [--run | --bench N | --selftest | --pipe]\n"
   "                 [--input NAME=FILE|random|zeros]... [--output DIR]\n"
   "                 [--threads N] [--spin-us N]\n"
   "  --run       run once and print the outputs (the default)\n"
   "  --bench N   run N times and print the latency in microseconds\n"
   "  --selftest  run the golden inputs and compare with the golden outputs\n"
+  "  --pipe      run on each sample on standard input, all inputs' bytes one after the other; write\n"
+  "              of each output: rank, extents and size as 64-bit integers, then its bytes\n"
   "  --input     a .npy file, or how to fill the input; the default is random\n"
   "  --output    write every output to DIR as a .npy file\n"
   "  --threads   0 means as many as the process may use\n"
@@ -40,7 +42,7 @@ static const char usage[] =
 typedef struct arguments {
   const char *artifact, *output;
   char **inputs;
-  int input_count, selftest;
+  int input_count, selftest, pipe;
   long bench, threads;
   int32_t spin_us; /* as in edgec_options */
 } arguments;
@@ -72,6 +74,10 @@ static arguments parse(int count, char **words) {
     if (!strcmp(word, "--run")) continue;
     if (!strcmp(word, "--selftest")) {
       a.selftest = 1;
+      continue;
+    }
+    if (!strcmp(word, "--pipe")) {
+      a.pipe = 1;
       continue;
     }
     if (strncmp(word, "--", 2)) {
@@ -255,6 +261,29 @@ static void bench(edgec_instance *instance, const void *const *inputs, void *con
   free(times);
 }
 
+static void put(const void *data, size_t size) {
+  if (fwrite(data, 1, size, stdout) != size) die(DEVICE, "standard output", strerror(errno));
+}
+
+/* Runs once on the sample that follows on standard input; 0 where none does. */
+static int run_piped(edgec_instance *instance, void **inputs, void *const *outputs) {
+  const edgec_tensor *tensor;
+  for (uint32_t i = 0; (tensor = edgec_input(instance, i)) != NULL; i++) {
+    size_t got = fread(inputs[i], 1, tensor->bytes, stdin);
+    if (!got && !i && tensor->bytes) return 0;
+    if (got != tensor->bytes) die(DATA, tensor->name, "standard input ends within it");
+  }
+  run_once(instance, (const void *const *)inputs, outputs);
+  for (uint32_t i = 0; (tensor = edgec_result(instance, i)) != NULL; i++) {
+    int64_t rank = tensor->rank, bytes = (int64_t)tensor->bytes;
+    put(&rank, sizeof rank);
+    put(tensor->shape, tensor->rank * sizeof *tensor->shape);
+    put(&bytes, sizeof bytes);
+    put(outputs[i], tensor->bytes);
+  }
+  return 1;
+}
+
 int main(int count, char **words) {
   arguments a = parse(count, words);
   const edgec_model *model = EDGEC_ENTRY();
@@ -284,21 +313,27 @@ int main(int count, char **words) {
   }
 
   check_input_names(&a, instance);
-  const void **inputs = allocate(model->input_count * sizeof *inputs);
+  void **inputs = allocate(model->input_count * sizeof *inputs);
   void **outputs = allocate(model->output_count * sizeof *outputs);
   for (uint32_t i = 0; i < model->input_count; i++) {
     const edgec_tensor *tensor = edgec_input(instance, i);
     void *data = allocate(tensor->bytes);
-    read_input(&a, tensor, data);
+    if (!a.pipe) read_input(&a, tensor, data);
     inputs[i] = data;
   }
   for (uint32_t i = 0; i < model->output_count; i++)
     outputs[i] = allocate(edgec_output(instance, i)->bytes);
 
+  const void *const *given = (const void *const *)inputs;
+  if (a.pipe) {
+    while (model->input_count && run_piped(instance, inputs, outputs)) continue;
+    edgec_destroy(instance);
+    return fflush(stdout) ? DEVICE : 0;
+  }
   if (a.bench)
-    bench(instance, inputs, outputs, a.bench);
+    bench(instance, given, outputs, a.bench);
   else
-    run_once(instance, inputs, outputs);
+    run_once(instance, given, outputs);
   for (uint32_t i = 0; i < model->output_count; i++) {
     if (!a.bench) print_tensor(edgec_result(instance, i), outputs[i]);
     if (a.output) write_output(a.output, i, edgec_result(instance, i), outputs[i]);

@@ -23,7 +23,7 @@ REACH_S = 60.0
 """How long it may take to log in on a board and copy the program there."""
 
 _PROGRAM = "edgec-measure"
-_SSH = ("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
+SSH = ("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
 _ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
 
 
@@ -104,7 +104,7 @@ class Ssh:
             )
         path = shlex.quote(f"{folder}/{_PROGRAM}")
         run = f"{path} --remove; code=$?; rm -rf {shlex.quote(folder)}; exit $code"
-        return Command((*_SSH, *_ALIVE, "--", self.destination, run))
+        return Command((*SSH, *_ALIVE, "--", self.destination, run))
 
     def _copy(self, program: bytes) -> str:
         """The type of the machine and the new folder that the program lies in."""
@@ -117,7 +117,7 @@ class Ssh:
         )
 
     def _run(self, script: str, given: bytes) -> str:
-        command = [*_SSH, "--", self.destination, script]
+        command = [*SSH, "--", self.destination, script]
         try:
             done = subprocess.run(command, input=given, capture_output=True, timeout=REACH_S)
         except (OSError, subprocess.TimeoutExpired) as error:

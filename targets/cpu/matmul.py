@@ -125,7 +125,7 @@ def schedule_matmul(schedule: s_tir.Schedule, target: Target, choose: Choose) ->
     kinds, sizes = iter_types(schedule, product), extents(schedule, product)
     if len(after) > 1 or kinds[-1] == 0 or len(kinds) < 2 or 0 in sizes:
         return False
-    if after and not _covers(sizes[:-1], extents(schedule, after[0])):
+    if after and not covers(sizes[:-1], extents(schedule, after[0])):
         return False
     apart = [block for block in after if len(schedule.get_producers(block)) > 1]
     for block in (*blocks[:position], *apart):
@@ -136,7 +136,7 @@ def schedule_matmul(schedule: s_tir.Schedule, target: Target, choose: Choose) ->
     return True
 
 
-def _covers(sums: list[int], output: list[int]) -> bool:
+def covers(sums: list[int], output: list[int]) -> bool:
     """Whether the sums are those of the output, rows beyond its last apart."""
     if len(sums) != len(output):
         return False
@@ -152,7 +152,7 @@ def _tile(
     packed = schedule.get(product).name_hint == "matmul_packed"
     panels = schedule.get(product).reads[1].source
     width = int(panels.shape[-1]) if packed else columns
-    lanes = _lanes(width, target.vector_bits // 32)
+    lanes = lanes_of(width, target.vector_bits // 32)
     rows, vectors = tile(lead[-1] if lead else 1, width // lanes, target, choose)
     parts = _in_runs(schedule, product, terms)
     *outer, column, summed = schedule.get_loops(product)
@@ -173,7 +173,7 @@ def _tile(
     schedule.reverse_compute_at(output, turn, preserve_unit_loops=True)
     schedule.split(schedule.get_loops(output)[-1], factors=[None, lanes])
     block, term = _accumulate(schedule, product, summed, parts, len(inner), lanes)
-    _registers(schedule, output, len(inner))
+    in_registers(schedule, output, len(inner))
     if streamed:
         step, _ = schedule.split(term, factors=[None, math.gcd(extent(schedule, term), _STEP)])
         weights = [region.source for region in schedule.get(block).reads].index(panels)
@@ -186,7 +186,7 @@ def _tile(
 def tile_of(schedule: s_tir.Schedule, product: SBlockRV, target: Target) -> tuple[int, int, int]:
     """Rows, vectors of columns and lanes of a tile of the product [..., rows, columns; terms]."""
     *_, rows, columns, _ = extents(schedule, product)
-    lanes = _lanes(columns, target.vector_bits // 32)
+    lanes = lanes_of(columns, target.vector_bits // 32)
     return *tile(rows, columns // lanes, target), lanes
 
 
@@ -210,7 +210,7 @@ def sum_in_tiles(
     vector, lane = schedule.split(column, factors=[None, lanes])
     schedule.reorder(summed, row, vector, lane)
     _accumulate(schedule, product, summed, parts, 3, lanes)
-    _registers(schedule, output, 3)
+    in_registers(schedule, output, 3)
 
 
 def _accumulate(
@@ -232,9 +232,9 @@ def _accumulate(
         schedule.reorder(term, *schedule.get_loops(part)[-depth - 1 : -1])
         sums.append((part, term))
     for block, _ in sums:
-        _registers(schedule, block, depth)
+        in_registers(schedule, block, depth)
     for block, loop in reversed(sums):
-        _registers(schedule, schedule.decompose_reduction(block, loop), depth)
+        in_registers(schedule, schedule.decompose_reduction(block, loop), depth)
     return sums[-1]
 
 
@@ -264,7 +264,7 @@ def _in_runs(schedule: s_tir.Schedule, product: SBlockRV, terms: int) -> list[SB
     return [schedule.rfactor(each, factor_axis=0)]
 
 
-def _registers(schedule: s_tir.Schedule, block: SBlockRV, depth: int) -> None:
+def in_registers(schedule: s_tir.Schedule, block: SBlockRV, depth: int) -> None:
     """Unroll the innermost `depth` loops of `block`, the last of which becomes a vector."""
     *unrolled, lane = schedule.get_loops(block)[-depth:]
     for loop in unrolled:
@@ -273,7 +273,7 @@ def _registers(schedule: s_tir.Schedule, block: SBlockRV, depth: int) -> None:
         schedule.vectorize(lane)
 
 
-def _lanes(width: int, most: int) -> int:
+def lanes_of(width: int, most: int) -> int:
     """Lanes of a vector, so that whole ones make up `width`; all of it where only short ones do."""
     lanes = width if width <= most else math.gcd(width, most)
     return lanes if lanes >= 4 else width

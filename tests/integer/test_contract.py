@@ -61,7 +61,7 @@ def layers(draw: st.DrawFn) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", RUNNABLE)
 @settings(
-    max_examples=4,
+    max_examples=3,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

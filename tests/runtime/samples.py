@@ -23,7 +23,8 @@ SCALE_WEIGHTS = bytes(64) + np.arange(1024, dtype=np.float32).tobytes()
 
 
 def toolchain_for(triple: str) -> Toolchain:
-    return Toolchain(triple, Cache.default().path)
+    static = f"{triple.split('-')[0]}-linux-musl"
+    return Toolchain(triple, Cache.default().path, static_triple=static)
 
 
 def scale(toolchain: Toolchain, name: str, factor: int, golden: bytes = b"") -> Linkable:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from elffile import EM_AARCH64, EM_ARM, EM_X86_64, HARD_FLOAT, read
+from test_targets import emulator
 
 from edgec import targets
 from edgec.cache import Cache
@@ -22,9 +24,6 @@ from edgec.emit.toolchain import Toolchain
 from edgec.errors import TargetError
 from edgec.options import Options
 from edgec.runtime.load import read_manifest, read_member
-
-from .elffile import EM_AARCH64, EM_ARM, EM_X86_64, HARD_FLOAT, read
-from .test_targets import emulator
 
 Edgec = Callable[..., Any]
 REPO = Path(__file__).parents[2]
@@ -54,7 +53,7 @@ def test_a_library_is_for_its_machine_and_needs_no_newer_libc(everywhere: Path, 
     assert (library.bits, library.machine) == (bits, machine)
     assert variant["requires"]["libc"] == f"glibc {floor[0]}.{floor[1]}"
     assert (2, 0) < library.glibc <= floor
-    of_libc = {"libc.so.6", "libm.so.6", "libpthread.so.0"}
+    of_libc = {"libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0"}
     assert not [each for each in library.needed if each not in of_libc and each[:3] != "ld-"]
     if floor >= (2, 34):
         assert library.glibc >= (2, 34), "threads moved to libc, under a new version, with 2.34"
