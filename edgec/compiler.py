@@ -52,10 +52,6 @@ from edgec.options import (
 from edgec.passes import NEWER_OPSET_LEVEL, TO_INTEGERS
 from edgec.plan import Plan, plan
 from edgec.proof import LEVELS as PROOFS
-<<<<<<< HEAD
-from edgec.proof import means_of_proof, prove, start_golden, twin_of
-from edgec.qdq import has_integers, is_quantized
-=======
 from edgec.proof import (
     means_of_proof,
     means_on_processor,
@@ -64,7 +60,7 @@ from edgec.proof import (
     twin_of,
     weaker,
 )
->>>>>>> main
+from edgec.qdq import has_integers, is_quantized
 from edgec.rewrite import Event, PassReport, optimize
 from edgec.runtime.load import read_manifest
 from edgec.shelf import Shelf
@@ -268,16 +264,11 @@ class Compilation:
 
     def proof(self, draft: Path, variant: Variant, output: Path) -> str:
         """How far `variant` of the artifact `draft` was proved; VerifyError if it is wrong."""
-<<<<<<< HEAD
-        meaning = self.meanings[variant.id]
-        reached, warnings = prove(draft, variant, meaning, self.cache, evidence_of(output))
-=======
-        evidence = evidence_of(output)
-        reached, warnings = prove(draft, variant, self.source, self.cache, evidence)
+        evidence, meaning = evidence_of(output), self.meanings[variant.id]
+        reached, warnings = prove(draft, variant, meaning, self.cache, evidence)
         if variant.gpu is not None:
-            on_gpu, more = prove_on_gpu(variant, variant.gpu, self.source, self.cache, evidence)
+            on_gpu, more = prove_on_gpu(variant, variant.gpu, meaning, self.cache, evidence)
             reached, warnings = weaker(reached, on_gpu), [*warnings, *more]
->>>>>>> main
         for warning in warnings:
             self.on_event({"event": "warning", "text": warning})
         return reached

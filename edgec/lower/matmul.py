@@ -10,11 +10,7 @@ import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 from tvm.ir import Constant
 
-<<<<<<< HEAD
-from edgec.lower import integer_matmul
-=======
-from edgec.lower import packed_matmul
->>>>>>> main
+from edgec.lower import integer_matmul, packed_matmul
 from edgec.lower.context import Context, at, literal
 from edgec.lower.packed_weight import Stored
 from edgec.targets.cpu.matmul import panel, whole_tiles
