@@ -107,7 +107,8 @@ edgec_status edgec_rt_create(const edgec_model *model, const edgec_options *give
   return edgec_fail(options.error, options.error_size, status, __VA_ARGS__)
   if (edgec_host_lacks(model->cpu_features, missing, sizeof missing))
     REFUSE(EDGEC_UNSUPPORTED, "this CPU has no '%s', which model '%s' was compiled to use: compile "
-           "it for this machine", missing, model->name);
+           "it for this machine (edgec compile MODEL --target NAME; `edgec targets probe` finds NAME)",
+           missing, model->name);
   if (options.device) REFUSE(EDGEC_INVALID, "device %d: a CPU has device 0 only", options.device);
 
   const unsigned char *weights = options.weights ? options.weights : program->weights;
