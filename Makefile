@@ -9,7 +9,7 @@ export EDGEC_CACHE_DIR ?= $(CURDIR)/build/cache
 
 .PHONY: help setup demo test test-nightly test-nnsmith lint types bench bench-optimize \
         op-coverage target-pages bench-arm clean \
-        test-lint test-compile test-passes test-kernels test-targets test-runtime test-models test-tune test-quantize
+        test-lint test-compile test-passes test-kernels test-targets test-cuda test-runtime test-models test-tune test-quantize
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -55,7 +55,7 @@ $(foreach target,$(TARGETS),$(eval $(call compile_rules,$(target))))
 models/cache/%.onnx: | $(VENV)/ready
 	$(BIN)/python models/build.py $*
 
-test: test-lint test-models test-passes test-compile test-kernels test-tune test-quantize test-runtime test-targets ## run all tests
+test: test-lint test-models test-passes test-compile test-kernels test-tune test-quantize test-runtime test-targets test-cuda ## run all tests
 
 test-nightly: setup ## the long suites
 	$(PYTEST) -m nightly tests
@@ -92,6 +92,8 @@ test-runtime: setup ## the C runtime and the loader
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/runtime)
 test-targets: setup ## other machines, emulated
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/targets)
+test-cuda: setup ## kernels for NVIDIA GPUs, without one
+	@$(call timed,$(PYTEST) -m 'not nightly' tests/cuda)
 
 timed = start=$$(date +%s); $(1); code=$$?; echo "$@: $$(($$(date +%s) - start)) s"; exit $$code
 

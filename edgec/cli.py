@@ -77,6 +77,7 @@ def _parser() -> _Parser:
     _optimize(verbs.add_parser("optimize", help="optimise a model, as ONNX"))
     _bisect(verbs.add_parser("bisect", help="find the rewrite that makes a model wrong"))
     _diff(verbs.add_parser("diff", help="show what changed between two models"))
+    _quantize(verbs.add_parser("quantize", help="make 8-bit integers of a model, by data"))
     _debug_quant(
         verbs.add_parser("debug-quant", help="show where a quantized model's error comes from")
     )
@@ -281,6 +282,51 @@ def _diff(parser: argparse.ArgumentParser) -> None:
     _common(parser, "improve:diff")
     parser.add_argument("before", type=Path, help="an ONNX model")
     parser.add_argument("after", type=Path, help="another one")
+
+
+def _quantize(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "quantize:quantize")
+    parser.add_argument("model", help="the float ONNX model")
+    parser.add_argument("-o", "--output", type=Path, help="by default MODEL.int8.onnx")
+    parser.add_argument(
+        "--calib",
+        action="append",
+        required=True,
+        metavar="SOURCE",
+        help="samples: an .npz or image file, a folder of them, FILE.py:NAME; may be repeated",
+    )
+    parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
+    parser.add_argument("--samples", type=_count, metavar="N", help="calibrate with N at most")
+    parser.add_argument(
+        "--profile", default="portable", metavar="NAME", help="portable, x86, or a target's name"
+    )
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="NODE|OP", help="leave it in floats"
+    )
+    parser.add_argument(
+        "--equalize", action="store_true", help="equalize the weights of layers that follow another"
+    )
+    parser.add_argument(
+        "--smooth", type=float, metavar="ALPHA", help="move sizes of channels into weights, by 0..1"
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=("nearest", "adaround", "gptq"),
+        default="nearest",
+        help="of weights: to the nearest, or so that results change least",
+    )
+    parser.add_argument(
+        "--bias-correction", action="store_true", help="fold the layers' mean errors into biases"
+    )
+    parser.add_argument(
+        "--max-drop", type=float, metavar="D", help="leave layers in floats until it costs no more"
+    )
+    parser.add_argument(
+        "--eval", metavar="FILE.py:NAME", help="what --max-drop is of; the file is executed"
+    )
+    parser.add_argument("--report", action="store_true", help="say why nodes stay in floats")
+    _sizes(parser)
+    parser.add_argument("--trusted", action="store_true", help="check the model in this process")
 
 
 def _debug_quant(parser: argparse.ArgumentParser) -> None:

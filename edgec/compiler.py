@@ -28,6 +28,7 @@ from edgec import sandbox, targets
 from edgec.cache import Cache, key_of, tool_digest
 from edgec.emit.archive import write_archive, write_file
 from edgec.emit.artifact import Source, Variant, linkable, manifest, members
+from edgec.emit.cuda_nvrtc import has_gpu_part
 from edgec.emit.forms import (
     FORMS_OF_GRAPH,
     FORMS_OF_MODULE,
@@ -38,6 +39,7 @@ from edgec.emit.forms import (
 )
 from edgec.errors import ArtifactError, ModelError, VerifyError
 from edgec.external import all_tensors
+from edgec.gpuproof import prove_on_gpu
 from edgec.graph import Graph, load
 from edgec.options import (
     Options,
@@ -50,7 +52,14 @@ from edgec.options import (
 from edgec.passes import NEWER_OPSET_LEVEL
 from edgec.plan import Plan, plan
 from edgec.proof import LEVELS as PROOFS
-from edgec.proof import means_of_proof, prove, start_golden, twin_of
+from edgec.proof import (
+    means_of_proof,
+    means_on_processor,
+    prove,
+    start_golden,
+    twin_of,
+    weaker,
+)
 from edgec.rewrite import Event, PassReport, optimize
 from edgec.runtime.load import read_manifest
 from edgec.shelf import Shelf
@@ -155,8 +164,8 @@ class Compilation:
             stored = shelf.find() if reuse else None
         for target, reached in zip(chosen, means, strict=True):
             self.require(target, reached)
-            if target.gpu_arch:
-                self.note(f"{target.name}: compiled for its CPU, its GPU goes unused")
+            if target.gpu_arch and not has_gpu_part(target):
+                self.note(f"{target.name}: its CPU only: no compiler for its GPU's driver is known")
         if stored is not None:
             data, notes = stored
             for note in notes:
@@ -249,7 +258,11 @@ class Compilation:
 
     def proof(self, draft: Path, variant: Variant, output: Path) -> str:
         """How far `variant` of the artifact `draft` was proved; VerifyError if it is wrong."""
-        reached, warnings = prove(draft, variant, self.source, self.cache, evidence_of(output))
+        evidence = evidence_of(output)
+        reached, warnings = prove(draft, variant, self.source, self.cache, evidence)
+        if variant.gpu is not None:
+            on_gpu, more = prove_on_gpu(variant, variant.gpu, self.source, self.cache, evidence)
+            reached, warnings = weaker(reached, on_gpu), [*warnings, *more]
         for warning in warnings:
             self.on_event({"event": "warning", "text": warning})
         return reached
@@ -354,7 +367,7 @@ class Compilation:
             variant = workshop.build(lowered, planned, target, dims, golden.result)
             self.lowered[variant.id] = lowered, planned
             twin = None
-            if means_of_proof(target) == "host-twin":
+            if means_on_processor(target) == "host-twin":
                 twin = workshop.build(lowered, planned, targets.host(), dims, golden.result)
                 twin = replace(twin, id=twin_of(variant.id))
             yield variant, twin

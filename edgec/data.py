@@ -56,12 +56,16 @@ class Dataset:
     """Samples for a model: iterate, as often as needed, for dicts of input name to array.
 
     `len` is the number of samples. Iterating raises `DataError` where a file is damaged. NaN and
-    infinite values are passed on, and reported once per input through `note`.
+    infinite values are passed on, and reported once per input through `note`; where everything must
+    be `finite` they raise `DataError`.
     """
 
-    def __init__(self, columns: Mapping[str, _Column], count: int, note: Note) -> None:
+    def __init__(
+        self, columns: Mapping[str, _Column], count: int, note: Note, finite: bool = False
+    ) -> None:
         self._columns = dict(columns)
         self._note = note
+        self._finite = finite
         lengths = {name: c.length for name, c in columns.items() if c.length is not None}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())
@@ -80,7 +84,10 @@ class Dataset:
                 for name in sorted(unreported):
                     if found := _non_finite(sample[name]):
                         unreported.remove(name)
-                        self._note(f"input {name!r}, sample {index}: {found}")
+                        where = f"input {name!r}, sample {index}"
+                        if self._finite:
+                            raise DataError(found, where=where)
+                        self._note(f"{where}: {found}")
                 yield sample
         finally:
             for stream in streams.values():
@@ -96,6 +103,7 @@ def open_data(
     seed: int = 0,
     limits: Mapping[str, int] | None = None,
     note: Note = lambda text: None,
+    finite: bool = False,
 ) -> Dataset:
     """Find the data for every input of `specs`.
 
@@ -107,8 +115,9 @@ def open_data(
     floats are standard normal; bools and integers of up to 16 bits take any value; wider integers,
     mostly ids, masks and lengths, are 0 or 1, or below `limits[name]` (`index_limits` knows some).
 
-    `note` receives lines the user should see. Raises `DataError` for a missing, unknown, damaged or
-    unfitting source, `UsageError` for a malformed `normalize`.
+    `note` receives lines the user should see. NaN and infinities are an error with `finite`. Raises
+    `DataError` for a missing, unknown, damaged or unfitting source, `UsageError` for a malformed
+    `normalize`.
     """
     by_name = {spec.name: spec for spec in specs}
     rules = dict(_parse_normalize(text, by_name) for text in normalize)
@@ -159,7 +168,7 @@ def open_data(
             hint="give NAME=FILE.npy for each, or random for all that are left",
         )
     columns |= {spec.name: generated(spec, fill) for spec in missing}
-    return Dataset({spec.name: columns[spec.name] for spec in specs}, count, note)
+    return Dataset({spec.name: columns[spec.name] for spec in specs}, count, note, finite)
 
 
 def index_limits(model: Any) -> dict[str, int]:

@@ -25,7 +25,8 @@ NARROW: dict[Numerics, np.dtype[Any]] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
-_ORDINARY = ("random", "random again", "zeros")
+ORDINARY = ("random", "random again", "zeros")
+"""Samples that no model may be expected to overflow on."""
 
 
 def probed(model: onnx.ModelProto, dtype: np.dtype[Any]) -> onnx.ModelProto:
@@ -57,7 +58,7 @@ def complaint(sample: str, expected: Sample, outputs: Sample, dtype: np.dtype[An
 
     Nothing is said of samples that are not of ordinary size: the model may overflow on them.
     """
-    if sample not in _ORDINARY:
+    if sample not in ORDINARY:
         return None
     for name, array in outputs.items():
         if name not in expected and np.isinf(array).any():

@@ -7,7 +7,8 @@ another order; and but those that are not finite where the model has a recurrent
 ONNX Runtime makes numbers of NaN and infinities. The tolerance is `MOST_TOLERANCES` of
 `edgec.compare`, or more where the model before the pass amplifies rounding: `OWN_RATIO` times what
 ONNX Runtime's own optimisations change in it. Of a pass that computes in a narrower type,
-`edgec.narrowproof` knows what may be expected.
+`edgec.narrowproof` knows what may be expected; of one that is `quantized`, whose ranges fit data
+and not these samples, that outputs keep their type and shape, and stay finite on ordinary samples.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from edgec.data import Sample, index_limits, open_data
 from edgec.errors import VerifyError
 from edgec.graph import Graph
 from edgec.limits import graphs
-from edgec.narrowproof import NARROW, probed
+from edgec.narrowproof import NARROW, ORDINARY, probed
 from edgec.narrowproof import complaint as narrow_complaint
 from edgec.peers import EngineError
 from edgec.program import Tensor
@@ -168,6 +169,8 @@ def check(
 def _difference(
     wanted: Outcome, outputs: Sample, numerics: Numerics, before: onnx.ModelProto
 ) -> str | None:
+    if numerics == "quantized":
+        return _changed_form(wanted, outputs)
     if numerics == "exact":
         names = [name for name, a in wanted.outputs.items() if not _equal(a, outputs[name])]
         return f"output '{names[0]}' is not the same bit by bit" if names else None
@@ -179,6 +182,17 @@ def _difference(
         own = engine.baseline(wanted.inputs) or {}
     wrong = _wrong(wanted, outputs, own)
     return f"output '{wrong.name}': {wrong.problem}" if wrong else None
+
+
+def _changed_form(wanted: Outcome, outputs: Sample) -> str | None:
+    """How outputs that are quantized differ in what does not depend on the ranges of the data."""
+    for name, expected in wanted.outputs.items():
+        given = outputs[name]
+        if given.shape != expected.shape or given.dtype != expected.dtype:
+            return f"output '{name}' is {given.dtype}{list(given.shape)} now"
+        if wanted.name in ORDINARY and not np.isfinite(given[np.isfinite(expected)]).all():
+            return f"output '{name}' is not finite any more"
+    return None
 
 
 def _has_recurrent(model: onnx.ModelProto) -> bool:

@@ -20,8 +20,11 @@ from edgec.graph import Graph
 from edgec.rewrite import Skip
 from edgec.tensors import Constant, Node, Variable
 
-_WEIGHT = {"MatMul": 1, "Gemm": 1}
+_WEIGHT = {"MatMul": 1, "Gemm": 1, "Conv": 1}
 """Operators that widen a narrow constant as they read it, and the input that is their weight."""
+
+_CHANNELS = 16
+"""Of an image, that such a convolution takes together."""
 
 _LEAST_NARROW = 4096
 """Elements up to which a constant might as well be float32."""
@@ -71,7 +74,12 @@ def _is_weight(graph: Graph, tensor: gs.Tensor, node: Node) -> bool:
         users = graph.consumers(made)
         return bool(users) and all(_is_weight(graph, made, user) for user in users)
     place = _WEIGHT.get(node.op)
-    return place is not None and node.inputs[place] is tensor and len(tensor.shape) == 2
+    if place is None or node.inputs[place] is not tensor:
+        return False
+    if node.op == "Conv":
+        dense = node.attrs.get("group", 1) == 1 and tensor.shape[1] % _CHANNELS == 0
+        return dense and len(tensor.shape) == 4
+    return len(tensor.shape) == 2
 
 
 def maker(graph: Graph, tensor: gs.Tensor, *ops: str) -> Node | None:

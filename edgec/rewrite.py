@@ -24,7 +24,9 @@ from edgec.graph import Graph
 from edgec.tensors import Node
 from edgec.topology import check
 
-Numerics: TypeAlias = Literal["exact", "rounding", "approximate", "float16", "bfloat16"]
+Numerics: TypeAlias = Literal[
+    "exact", "rounding", "approximate", "float16", "bfloat16", "quantized"
+]
 """How far a pass may change results, from nothing to what arithmetic in a narrower type does."""
 MAX_ROUNDS = 100
 MAX_SWEEPS = 1000

@@ -13,6 +13,7 @@ from edgec.passes.eliminate_dead import EliminateDead
 from edgec.passes.eliminate_duplicate_constants import EliminateDuplicateConstants
 from edgec.passes.eliminate_identity import EliminateIdentity
 from edgec.passes.eliminate_inverse_pairs import EliminateInversePairs
+from edgec.passes.equalize_layers import EqualizeLayers
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_pad import FoldPad
 from edgec.passes.fold_quantized_constants import FoldQuantizedConstants
@@ -33,6 +34,7 @@ from edgec.passes.fuse_relu_clip import FuseReluClip
 from edgec.passes.fuse_rms_norm import FuseRmsNorm
 from edgec.passes.fuse_silu import FuseSilu
 from edgec.passes.fuse_softmax import FuseSoftmax
+from edgec.passes.insert_qdq import InsertQdq
 from edgec.passes.merge_parallel_matmuls import MergeParallelMatmuls
 from edgec.passes.merge_reshapes import MergeReshapes
 from edgec.passes.merge_scales import MergeScales
@@ -56,6 +58,7 @@ PASSES: dict[str, type[AnyPass]] = {
         EliminateDuplicateConstants,
         EliminateIdentity,
         EliminateInversePairs,
+        EqualizeLayers,
         FoldConstants,
         FoldPad,
         FoldQuantizedConstants,
@@ -76,6 +79,7 @@ PASSES: dict[str, type[AnyPass]] = {
         FuseRmsNorm,
         FuseSilu,
         FuseSoftmax,
+        InsertQdq,
         MergeParallelMatmuls,
         MergeReshapes,
         MergeScales,

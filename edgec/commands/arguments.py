@@ -29,6 +29,16 @@ def dims(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     }
 
 
+def single_dims(texts: Sequence[str]) -> dict[str, int]:
+    """`NAME=SIZE`, several times."""
+    found = {}
+    for name, sizes in dims(texts).items():
+        if len(sizes) > 1:
+            raise UsageError(f"'{name}' has several sizes", where="--dim")
+        found[name] = sizes[0]
+    return found
+
+
 def states(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """`OUT=IN`, several times."""
     return tuple(_split(text, "--state", "OUT=IN") for text in texts)

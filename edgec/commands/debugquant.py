@@ -8,22 +8,16 @@ from edgec.commands import arguments
 from edgec.debugquant.debug import DebugOptions, debug_quant
 from edgec.debugquant.page import page
 from edgec.display import Display
-from edgec.errors import UsageError
 from edgec.external import write_file
 
 
 def debug(args: argparse.Namespace, display: Display) -> int:
     """Show where the error of a quantized model comes from."""
-    dims = {}
-    for name, sizes in arguments.dims(args.dim).items():
-        if len(sizes) > 1:
-            raise UsageError(f"'{name}' has several sizes", where="--dim")
-        dims[name] = sizes[0]
     options = DebugOptions(
         normalize=args.normalize,
         samples=args.samples,
         shapes=arguments.shapes(args.shape),
-        dims=dims,
+        dims=arguments.single_dims(args.dim),
         trusted=args.trusted,
     )
     report = debug_quant(args.model, args.quantized, args.calib, options, display.event)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from edgec.commands import arguments
 from edgec.display import Display
-from edgec.errors import UsageError
 from edgec.external import write_file
 from edgec.graph import load
 from edgec.optimizer import Pipeline, check_names, load_pass, optimize_model
@@ -76,11 +75,6 @@ def diff(args: argparse.Namespace, display: Display) -> int:
 def _pipeline(args: argparse.Namespace) -> tuple[Pipeline, dict[str, list[str]]]:
     """The pipeline, and by name of a user's pass the options that named it."""
     own = {text: load_pass(text) for text in args.own}
-    dims = {}
-    for name, sizes in arguments.dims(args.dim).items():
-        if len(sizes) > 1:
-            raise UsageError(f"'{name}' has several sizes", where="--dim")
-        dims[name] = sizes[0]
     pipeline = Pipeline(
         passes=args.passes,
         level=2 if args.level is None else args.level,
@@ -88,7 +82,7 @@ def _pipeline(args: argparse.Namespace) -> tuple[Pipeline, dict[str, list[str]]]
         extra=tuple(own.values()),
         opset=args.opset,
         shapes=arguments.shapes(args.shape),
-        dims=dims,
+        dims=arguments.single_dims(args.dim),
         stop_after=args.stop_after,
         trusted=args.trusted,
     )

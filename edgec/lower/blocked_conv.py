@@ -13,6 +13,7 @@ from edgec.lower.blocked_group import grouped, repeated
 from edgec.lower.border import padded_for
 from edgec.lower.context import Context, Shape
 from edgec.lower.image import Blocked, spread
+from edgec.lower.packed_conv import packed_conv
 from edgec.lower.window import Window, window
 
 _CHANNELS_FIRST = (0, 3, 1, 2)
@@ -33,7 +34,9 @@ def conv(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     if min(*w.sizes, *shape) < 1:
         return None
     if groups == 1 and weight.shape[1] == shape[1]:
-        y = _dense(ctx, x, shape, weight, w)
+        stored = ctx.stored.get(node.inputs[1].name)
+        y = stored and packed_conv(ctx, x, stored, w)
+        y = _dense(ctx, x, shape, weight, w) if y is None else y
     elif groups == shape[1] and weight.shape[1] == 1:
         y = _depthwise(ctx, repeated(ctx, x, weight.shape[0] // groups), weight, w)
     else:

@@ -22,6 +22,7 @@ from edgec.targets.cpu.elementwise import schedule_elementwise
 from edgec.targets.cpu.image import schedule_image
 from edgec.targets.cpu.knobs import Choose, by_rule
 from edgec.targets.cpu.matmul import schedule_matmul
+from edgec.targets.cpu.packed_conv import schedule_packed_conv
 from edgec.targets.cpu.packed_matmul import schedule_packed_matmul
 from edgec.targets.cpu.prefetch import insert_prefetches
 from edgec.targets.cpu.reduction import schedule_reduction
@@ -41,6 +42,7 @@ RULES: tuple[Rule, ...] = (
     schedule_attention,
     schedule_matmul,
     schedule_packed_matmul,
+    schedule_packed_conv,
     schedule_rows,
     schedule_reduction,
     schedule_transpose,

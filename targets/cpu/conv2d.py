@@ -47,13 +47,17 @@ _CACHED_BYTES = 1 << 20
 _LEAST_ROWS = 8
 """Fewer rows than this cannot be shared evenly."""
 
+PACKED = "conv2d_packed"
+"""The convolution by packed codes, those of an element the last terms of its sum
+(`edgec.lower.packed_conv`): they are written out, so that shifts and masks are constants."""
+
 _WRITTEN = 400
 """Vectors of multiply-adds up to which all taps of a window may be written out."""
 
 
 def schedule_conv2d(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels whose one reduction is a blocked convolution, with at most one tail block."""
-    conv = convolution(schedule, ("conv2d_blocked", "depthwise_blocked"))
+    conv = convolution(schedule, ("conv2d_blocked", "depthwise_blocked", PACKED))
     if conv is None:
         return False
     if schedule.get(conv.sums).name_hint == "depthwise_blocked":
@@ -73,7 +77,7 @@ def _schedule_depthwise(
     most = most_sums(target, lanes)
     options = [rows for rows in (1, 2) if height % rows == 0 and rows * columns <= most]
     rows = number(choose, "rows", options, 1)
-    _tiles(schedule, conv, (1, rows, columns), target, choose)
+    tiles(schedule, conv, (1, rows, columns), target, choose)
     for border in conv.borders:
         schedule.compute_inline(border)
     down, *across = sum_in_registers(schedule, conv.sums, target, choose)
@@ -89,7 +93,7 @@ def _schedule_plain_input(
     _, channels, _, width, lanes = extents(schedule, conv.output)
     rows_first = _rows_first(schedule, conv, choose)
     blocks, columns = tile(channels, width, target, lanes, choose, short=True)
-    _tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
+    tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
     for border in conv.borders:
         schedule.compute_inline(border)
     _, down, across = sum_in_registers(schedule, conv.sums, target, choose)
@@ -104,7 +108,8 @@ def _schedule_dense(
     schedule: s_tir.Schedule, conv: Convolution, target: Target, choose: Choose
 ) -> None:
     rows_first = _rows_first(schedule, conv, choose)
-    if not rows_first and sums_by_parts(schedule, conv.sums, choose):
+    packed = schedule.get(conv.sums).name_hint == PACKED
+    if not packed and not rows_first and sums_by_parts(schedule, conv.sums, choose):
         for border in conv.borders:
             vectorise_and_share(schedule, border, target)
         schedule_by_parts(schedule, conv.sums, conv.output, target, choose)
@@ -112,7 +117,7 @@ def _schedule_dense(
     _, channels, _, width, lanes = extents(schedule, conv.output)
     short = math.prod(extents(schedule, conv.sums)[5:]) <= _SHORT
     blocks, columns = tile(channels, width, target, lanes, choose, short=short)
-    shared = _tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
+    shared = tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
     by_row = bool(conv.borders) and rows_first and whether(choose, "border_by_row", True)
     for border in conv.borders:
         if by_row:
@@ -121,7 +126,10 @@ def _schedule_dense(
         else:
             vectorise_and_share(schedule, border, target)
     *_, term = sum_in_registers(schedule, conv.sums, target, choose)
-    unroll_terms(schedule, term, blocks * columns, choose)
+    if packed:
+        schedule.unroll(term)
+    else:
+        unroll_terms(schedule, term, blocks * columns, choose)
 
 
 def _rows_first(schedule: s_tir.Schedule, conv: Convolution, choose: Choose) -> bool:
@@ -132,7 +140,7 @@ def _rows_first(schedule: s_tir.Schedule, conv: Convolution, choose: Choose) -> 
     return whether(choose, "rows_first", rule) if rows > 1 else rule
 
 
-def _tiles(
+def tiles(
     schedule: s_tir.Schedule,
     conv: Convolution,
     size: tuple[int, int, int],

@@ -43,7 +43,7 @@ def test_a_library_is_for_its_machine_and_needs_no_newer_libc(everywhere: Path, 
     assert (library.bits, library.machine) == (bits, machine)
     assert variant["requires"]["libc"] == f"glibc {floor[0]}.{floor[1]}"
     assert (2, 0) < library.glibc <= floor
-    of_libc = {"libc.so.6", "libm.so.6", "libpthread.so.0"}
+    of_libc = {"libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0"}
     assert not [each for each in library.needed if each not in of_libc and each[:3] != "ld-"]
     if floor >= (2, 34):
         assert library.glibc >= (2, 34), "threads moved to libc, under a new version, with 2.34"

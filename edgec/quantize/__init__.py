@@ -1,0 +1,1 @@
+"""Quantization after training: calibration, planning, and writing the result as standard ONNX."""
