@@ -23,11 +23,12 @@ import onnx_graphsurgeon as gs
 from tvm import relax
 from tvm.ir import Constant
 
-from edgec.lower import activation, blocked_pool, elementwise, resize, shape
+from edgec.lower import activation, blocked_pool, cast, elementwise, quantize, resize, shape
 from edgec.lower.blocked_conv import conv
 from edgec.lower.blocked_transpose import conv_transpose
 from edgec.lower.context import Context, Shape, axis_of
 from edgec.lower.image import Blocked, blocks_of, spread
+from edgec.lower.integer_conv import conv_integer
 from edgec.lower.lanes import channels_of, in_blocks, regrouped
 from edgec.lower.planar import Entry, planar
 from edgec.lower.views import joined
@@ -135,7 +136,7 @@ def slice_(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     return replace(taken, expr=shape.strided(ctx, taken.expr, first, stride, cut))
 
 
-FROM_PLAIN = frozenset(["Conv", "ConvTranspose"])
+FROM_PLAIN = frozenset(["Conv", "ConvInteger", "ConvTranspose"])
 """Operators that make blocked images of plain ones."""
 
 ELEMENTWISE = frozenset(
@@ -193,11 +194,15 @@ COSTLY = frozenset(
 
 ENTRIES: dict[str, Entry] = {
     "Conv": planar(conv),
+    "ConvInteger": planar(conv_integer),
     "ConvTranspose": planar(conv_transpose),
     "Concat": concat,
     "Split": split,
     "Slice": slice_,
     "ReduceMean": blocked_pool.reduce_mean,
+    "Cast": kept(cast.cast),
+    "QuantizeLinear": kept(quantize.quantize_linear),
+    "DequantizeLinear": kept(quantize.dequantize_linear),
     "Resize": resized,
     "MaxPool": planar(blocked_pool.max_pool),
     "AveragePool": planar(blocked_pool.average_pool),
