@@ -21,7 +21,7 @@ sys.path.insert(0, str(REPO / "bench"))
 from corpus import models  # noqa: E402
 from target_pages import FLOAT_TARGETS, SHAPES  # noqa: E402
 
-SMALL = {"mlperf_tiny_kws_fp32": ("armv7", "jetson-xavier"), "ds_cnn": ("armv7", "jetson")}
+SMALL = {"mlperf_tiny_kws_fp32": ("armv7", "rpi5"), "ds_cnn": ("armv7", "rpi5")}
 """What every run of the tests takes of it; the first that is there."""
 
 
