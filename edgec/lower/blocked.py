@@ -23,7 +23,7 @@ import onnx_graphsurgeon as gs
 from tvm import relax
 from tvm.ir import Constant
 
-from edgec.lower import activation, blocked_pool, elementwise, resize, shape
+from edgec.lower import activation, blocked_pool, cast, dynamic, elementwise, resize, shape
 from edgec.lower.blocked_conv import conv
 from edgec.lower.blocked_transpose import conv_transpose
 from edgec.lower.context import Context, Shape, axis_of
@@ -135,7 +135,7 @@ def slice_(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     return replace(taken, expr=shape.strided(ctx, taken.expr, first, stride, cut))
 
 
-FROM_PLAIN = frozenset(["Conv", "ConvTranspose"])
+FROM_PLAIN = frozenset(["Conv", "ConvInteger", "ConvTranspose"])
 """Operators that make blocked images of plain ones."""
 
 ELEMENTWISE = frozenset(
@@ -192,8 +192,10 @@ COSTLY = frozenset(
 """Those of them that take longer than to leave the blocked form, where most lanes mean nothing."""
 
 ENTRIES: dict[str, Entry] = {
+    **dynamic.BLOCKED,
     "Conv": planar(conv),
     "ConvTranspose": planar(conv_transpose),
+    "Cast": kept(cast.cast),
     "Concat": concat,
     "Split": split,
     "Slice": slice_,

@@ -42,17 +42,22 @@ def integer_conv(
     `lanes` is a multiple of four; where they hold more than the I channels, all lanes of the last
     block beyond them may hold anything.
     """
-    outputs = weights.shape[0]
     per_channel = weights.astype(np.int32).sum(axis=(1, 2, 3))
     bias = (result.bias - zero * per_channel).astype(np.int32)
-    if groups > 1 and groups == outputs and weights.shape[1] == 1:
-        sums = _depthwise(ctx, x, zero, weights, window)
-    else:
-        sums = _dense(ctx, x, zero, ungrouped(weights, groups), window)
+    sums = conv_sums(ctx, x, zero, weights, window, groups)
     bias, multipliers = (
         spread(values.reshape(1, -1, 1, 1), 1, ctx.block) for values in (bias, result.multipliers)
     )
     return requantize(ctx, sums, bias, multipliers, result)
+
+
+def conv_sums(
+    ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, window: Window, groups: int
+) -> relax.Expr:
+    """The int32 sums of products as they are, inside of a border of `zero`."""
+    if groups > 1 and groups == weights.shape[0] and weights.shape[1] == 1:
+        return _depthwise(ctx, x, zero, weights, window)
+    return _dense(ctx, x, zero, ungrouped(weights, groups), window)
 
 
 def ungrouped(weights: np.ndarray, groups: int) -> np.ndarray:

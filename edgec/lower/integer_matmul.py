@@ -24,8 +24,13 @@ def integer_matmul(
     """`a`, uint8 [..., M, K] with zero point `zero`, times `weights`, int8 [K, N]: [..., M, N] of
     type `result.dtype`."""
     bias = (result.bias - zero * weights.astype(np.int32).sum(axis=0)).astype(np.int32)
-    sums = _sums(ctx, _whole_quads(ctx, a), weights)
+    sums = matmul_sums(ctx, a, weights)
     return requantize(ctx, sums, bias, result.multipliers, result)
+
+
+def matmul_sums(ctx: Context, a: relax.Expr, weights: np.ndarray) -> relax.Expr:
+    """The int32 sums of products, [..., M, N]."""
+    return _sums(ctx, _whole_quads(ctx, a), weights)
 
 
 def _whole_quads(ctx: Context, a: relax.Expr) -> relax.Expr:
