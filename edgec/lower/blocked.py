@@ -23,7 +23,16 @@ import onnx_graphsurgeon as gs
 from tvm import relax
 from tvm.ir import Constant
 
-from edgec.lower import activation, blocked_pool, cast, dynamic, elementwise, resize, shape
+from edgec.lower import (
+    activation,
+    blocked_pool,
+    cast,
+    dynamic,
+    elementwise,
+    quantize,
+    resize,
+    shape,
+)
 from edgec.lower.blocked_conv import conv
 from edgec.lower.blocked_transpose import conv_transpose
 from edgec.lower.context import Context, Shape, axis_of
@@ -192,14 +201,17 @@ COSTLY = frozenset(
 """Those of them that take longer than to leave the blocked form, where most lanes mean nothing."""
 
 ENTRIES: dict[str, Entry] = {
-    **dynamic.BLOCKED,
     "Conv": planar(conv),
+    "ConvInteger": planar(dynamic.integer_convolution),
     "ConvTranspose": planar(conv_transpose),
-    "Cast": kept(cast.cast),
     "Concat": concat,
     "Split": split,
     "Slice": slice_,
     "ReduceMean": blocked_pool.reduce_mean,
+    "Cast": kept(cast.cast),
+    "DynamicQuantizeLinear": dynamic.blocked_dynamic_quantize,
+    "QuantizeLinear": kept(quantize.quantize_linear),
+    "DequantizeLinear": kept(quantize.dequantize_linear),
     "Resize": resized,
     "MaxPool": planar(blocked_pool.max_pool),
     "AveragePool": planar(blocked_pool.average_pool),

@@ -3,8 +3,8 @@ products and convolutions that follow.
 
     sum((x - zero) * w) = sum(x * w) - zero * sum(w)
 
-The sums are those of `edgec.lower.integer_matmul` and `edgec.lower.integer_conv`; what the zero
-point adds is taken off afterwards, and the border of an image holds it.
+The sums are those of `edgec.lower.integer_matmul` and `edgec.lower.integer_conv`; what a zero point
+adds that a run computes is taken off afterwards, and the border of an image holds it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 from tvm.ir import Constant
 
+from edgec.lower import integer_conv, integer_matmul
 from edgec.lower.context import Context, literal
-from edgec.lower.image import Blocked, blocks_of, spread
-from edgec.lower.integer_conv import conv_sums
-from edgec.lower.integer_matmul import matmul_sums
+from edgec.lower.image import Blocked, spread
 from edgec.lower.matmul import matmul_integer
 from edgec.lower.quantize import rounded
 from edgec.lower.window import Window, window
@@ -98,7 +97,9 @@ def integer_product(
     if 0 in (*ctx.shape(a), *weights.shape):
         return matmul_integer(ctx, node, inputs)
     a, zero = _unsigned(ctx, a, zero)
-    sums = matmul_sums(ctx, a, weights)
+    if isinstance(zero, Constant):
+        return integer_matmul.sums(ctx, a, int(zero.value.numpy()), weights)
+    sums = integer_matmul.sums(ctx, a, 0, weights)
     return _without_zero(ctx, sums, zero, weights.sum(0, dtype=np.int32))
 
 
@@ -114,9 +115,12 @@ def integer_convolution(ctx: Context, node: gs.Node, inputs: list[Any]) -> Block
     if shape[1] != weights.shape[1] * groups or min(*w.sizes, *shape, *weights.shape) < 1:
         return None
     expr, zero = _unsigned(ctx, x.expr if isinstance(x, Blocked) else x, zero)
-    image = _bordered(ctx, expr, shape[1], zero, w)
+    image = expr if isinstance(x, Blocked) else integer_conv.in_lanes(ctx, expr, groups)
+    if isinstance(zero, Constant):
+        sums = integer_conv.sums(ctx, image, int(zero.value.numpy()), weights, w, groups)
+        return Blocked(sums, weights.shape[0])
     inside = Window(w.kernel, w.strides, w.dilations, (0, 0), (0, 0), w.sizes)
-    sums = conv_sums(ctx, image, 0, weights, inside, groups)
+    sums = integer_conv.sums(ctx, _bordered(ctx, image, zero, w), 0, weights, inside, groups)
     whole = weights.sum((1, 2, 3), dtype=np.int32).reshape(1, -1, 1, 1)
     made = _without_zero(ctx, sums, zero, spread(whole, 1, ctx.block))
     return Blocked(made, weights.shape[0])
@@ -159,44 +163,29 @@ def _without_zero(
     ctx: Context, sums: relax.Expr, zero: relax.Expr, weights: np.ndarray
 ) -> relax.Expr:
     """`sums` less `zero` times the sums of weights."""
-    if isinstance(zero, Constant) and not zero.value.numpy().any():
-        return sums
     return ctx.map("less_zero", lambda v, z, w: v - z * w, sums, zero, ctx.const(weights))
 
 
-def _bordered(
-    ctx: Context, x: relax.Expr, channels: int, zero: relax.Expr, w: Window
-) -> relax.Expr:
-    """An image, plain or blocked, in blocks and with the zero point around it."""
-    is_blocked, block = len(ctx.shape(x)) == 5, ctx.block
-    height, width = ctx.shape(x)[2:4]
+def _bordered(ctx: Context, image: relax.Expr, zero: relax.Expr, w: Window) -> relax.Expr:
+    """A blocked image with the zero point around it, as far as windows reach."""
+    batch, blocks, height, width, lanes = ctx.shape(image)
     rows, columns = (
         (size - 1) * stride + reach
         for size, stride, reach in zip(w.sizes, w.strides, w.reach, strict=True)
     )
     top, left = w.before
-    shape = (ctx.shape(x)[0], blocks_of(channels, block), rows, columns, block)
-    if is_blocked and (top, left) == (0, 0) and (rows, columns) == (height, width):
-        return x
+    if (top, left) == (0, 0) and rows <= height and columns <= width:
+        return image
 
     def compute(data: te.Tensor, origin: te.Tensor) -> te.Tensor:
         def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
             row, column = i - top, j - left
-            plain = (n, tirx.min(c * block + v, channels - 1), row, column)
-            at = (n, c, row, column, v) if is_blocked else plain
             inside = tirx.all(row >= 0, row < height, column >= 0, column < width)
-            return tirx.if_then_else(inside, data(*at), origin().astype("uint8"))
+            return tirx.if_then_else(inside, data(n, c, row, column, v), origin().astype("uint8"))
 
-        return te.compute(shape, element, name="border")
+        return te.compute((batch, blocks, rows, columns, lanes), element, name="border")
 
-    return ctx.te("border", compute, x, zero)
+    return ctx.te("border", compute, image, zero)
 
 
 ENTRIES = {"DynamicQuantizeLinear": dynamic_quantize, "MatMulInteger": integer_product}
-
-BLOCKED = {
-    "DynamicQuantizeLinear": blocked_dynamic_quantize,
-    "ConvInteger": integer_convolution,
-}
-"""Entries on blocked images; a ConvInteger that has none widens its factors
-(`edgec.lower.quantize`)."""
