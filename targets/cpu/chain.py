@@ -24,7 +24,7 @@ _BAND_ROWS = 8
 """Below so many rows a band computes too much of its neighbours' rows again."""
 
 
-_DEPTHWISE = {
+_DEPTHWISE: dict[str, tuple[list[str], ...]] = {
     "depthwise_blocked": ([], ["pad"]),
     "depthwise_quads": ([], ["pad"]),
 }
