@@ -28,6 +28,7 @@ from edgec import sandbox, targets
 from edgec.cache import Cache, key_of, tool_digest
 from edgec.emit.archive import write_archive, write_file
 from edgec.emit.artifact import Source, Variant, linkable, manifest, members
+from edgec.emit.cuda_nvrtc import has_gpu_part
 from edgec.emit.forms import (
     FORMS_OF_GRAPH,
     FORMS_OF_MODULE,
@@ -38,6 +39,7 @@ from edgec.emit.forms import (
 )
 from edgec.errors import ArtifactError, ModelError, VerifyError
 from edgec.external import all_tensors
+from edgec.gpuproof import prove_on_gpu
 from edgec.graph import Graph, load
 from edgec.options import (
     Options,
@@ -47,10 +49,18 @@ from edgec.options import (
     facts_of,
     winograd_sizes,
 )
-from edgec.passes import NEWER_OPSET_LEVEL
+from edgec.passes import NEWER_OPSET_LEVEL, TO_INTEGERS
 from edgec.plan import Plan, plan
 from edgec.proof import LEVELS as PROOFS
-from edgec.proof import means_of_proof, prove, start_golden, twin_of
+from edgec.proof import (
+    means_of_proof,
+    means_on_processor,
+    prove,
+    start_golden,
+    twin_of,
+    weaker,
+)
+from edgec.qdq import has_integers, is_quantized
 from edgec.rewrite import Event, PassReport, optimize
 from edgec.runtime.load import read_manifest
 from edgec.shelf import Shelf
@@ -128,7 +138,11 @@ def emit_forms(
 
 @dataclass
 class Compilation:
-    """One run through the stages."""
+    """One run through the stages.
+
+    `meanings` has the model that each variant is compared with, by its id: the user's, or where
+    quantized patterns were made integer operators, the graph of these.
+    """
 
     source: ModelSource
     options: Options
@@ -140,6 +154,7 @@ class Compilation:
     passes: list[PassReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lowered: dict[str, tuple[Lowered, Plan]] = field(default_factory=dict)
+    meanings: dict[str, ModelSource] = field(default_factory=dict)
 
     def to(self, output: Path, reuse: bool) -> Result:
         check_output(output)
@@ -155,8 +170,8 @@ class Compilation:
             stored = shelf.find() if reuse else None
         for target, reached in zip(chosen, means, strict=True):
             self.require(target, reached)
-            if target.gpu_arch:
-                self.note(f"{target.name}: compiled for its CPU, its GPU goes unused")
+            if target.gpu_arch and not has_gpu_part(target):
+                self.note(f"{target.name}: its CPU only: no compiler for its GPU's driver is known")
         if stored is not None:
             data, notes = stored
             for note in notes:
@@ -249,7 +264,11 @@ class Compilation:
 
     def proof(self, draft: Path, variant: Variant, output: Path) -> str:
         """How far `variant` of the artifact `draft` was proved; VerifyError if it is wrong."""
-        reached, warnings = prove(draft, variant, self.source, self.cache, evidence_of(output))
+        evidence, meaning = evidence_of(output), self.meanings[variant.id]
+        reached, warnings = prove(draft, variant, meaning, self.cache, evidence)
+        if variant.gpu is not None:
+            on_gpu, more = prove_on_gpu(variant, variant.gpu, meaning, self.cache, evidence)
+            reached, warnings = weaker(reached, on_gpu), [*warnings, *more]
         for warning in warnings:
             self.on_event({"event": "warning", "text": warning})
         return reached
@@ -290,6 +309,8 @@ class Compilation:
                 stop_after=self.options.stop_after,
                 on_event=self.show,
             )
+            if self.options.level and self.options.stop_after is None and is_quantized(graph):
+                self.passes += optimize(graph, TO_INTEGERS, on_event=self.show)
         return graph
 
     def note(self, text: str) -> None:
@@ -341,7 +362,8 @@ class Compilation:
         if not self.options.states:
             for pair in suggest_states(inputs, outputs):
                 self.note(f"'{pair[0]}' looks like the next '{pair[1]}': --state {'='.join(pair)}")
-        golden = start_golden(self.source, inputs, outputs, self.options.states)
+        meaning = graph.to_onnx() if has_integers(graph) else self.source
+        golden = start_golden(meaning, inputs, outputs, self.options.states)
         lowerings: dict[int, tuple[Lowered, Plan]] = {}
         for target in chosen:
             if target.channel_block not in lowerings:
@@ -353,8 +375,9 @@ class Compilation:
             lowered, planned = lowerings[target.channel_block]
             variant = workshop.build(lowered, planned, target, dims, golden.result)
             self.lowered[variant.id] = lowered, planned
+            self.meanings[variant.id] = meaning
             twin = None
-            if means_of_proof(target) == "host-twin":
+            if means_on_processor(target) == "host-twin":
                 twin = workshop.build(lowered, planned, targets.host(), dims, golden.result)
                 twin = replace(twin, id=twin_of(variant.id))
             yield variant, twin

@@ -54,10 +54,15 @@ class Engine(Protocol):
 
 
 class Edgec:
-    """A compiled artifact in its own runtime. Options: spin_us."""
+    """A compiled artifact in its own runtime. Options: spin_us, device."""
 
     def __init__(self, path: str, threads: int, options: Mapping[str, Any]) -> None:
-        self._module = _sibling(LOADER).load(path, threads=threads, spin_us=options.get("spin_us"))
+        self._module = _sibling(LOADER).load(
+            path,
+            threads=threads,
+            spin_us=options.get("spin_us"),
+            device=options.get("device", 0),
+        )
         self.inputs = [tensor.name for tensor in self._module.inputs]
         self.outputs = [tensor.name for tensor in self._module.outputs]
 

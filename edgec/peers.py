@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from edgec import engines
@@ -121,16 +122,21 @@ class EngineProcess:
 
     The process dies with the thread that started it, ignores Ctrl-C (closing ends it) and may be
     stopped while others are measured. Every request raises `EngineError` where the engine fails, or
-    takes longer than `limit_s` seconds.
+    takes longer than `limit_s` seconds. `environment` is added to the process's own.
     """
 
-    def __init__(self, engine: str, limit_s: float | None = None) -> None:
+    def __init__(
+        self,
+        engine: str,
+        limit_s: float | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.engine = engine
         self.limit_s = limit_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-P", engines.__file__],
-            env=os.environ | NO_TELEMETRY,
+            env={**os.environ, **NO_TELEMETRY, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -18,11 +18,13 @@ import onnx
 from edgec.cache import Cache
 from edgec.data import Sample, index_limits, open_data
 from edgec.emit.artifact import Variant
+from edgec.emit.cuda_nvrtc import has_gpu_part
 from edgec.emit.glue import Tolerance
 from edgec.emit.golden import golden_inputs, pack_golden, tolerances
 from edgec.emit.linkable import link_runner
 from edgec.emit.toolchain import Toolchain
 from edgec.errors import VerifyError
+from edgec.gpus import local_gpus
 from edgec.program import Extent, Tensor
 from edgec.runtime.load import load
 from edgec.targets import Target, emulator, runs_here
@@ -98,7 +100,20 @@ def _golden(
 
 
 def means_of_proof(target: Target) -> Proof:
-    """How far a module for `target` can be proved on this machine."""
+    """How far a module for `target` can be proved on this machine, its part for a GPU included."""
+    means = means_on_processor(target)
+    if has_gpu_part(target) and not any(gpu.runs(target) for gpu in local_gpus()):
+        return weaker(means, "host-twin")
+    return means
+
+
+def weaker(one: Proof, other: Proof) -> Proof:
+    """That of two proofs which says less."""
+    return min(one, other, key=LEVELS.index)
+
+
+def means_on_processor(target: Target) -> Proof:
+    """How far what runs on the processor of `target` can be proved on this machine."""
     if runs_here(target):
         return "device"
     return "emulated" if emulator(target) else "host-twin"
@@ -125,7 +140,7 @@ def prove(
     Raises:
         VerifyError: the outputs differ.
     """
-    means = means_of_proof(variant.target)
+    means = means_on_processor(variant.target)
     if means == "emulated":
         _emulate(draft, variant, cache)
         return means, []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgec.cache import Cache
 from edgec.emit.artifact import Variant
+from edgec.emit.cuda_glue import GpuPart, gpu_part
+from edgec.emit.cuda_kernel import unpack
+from edgec.emit.cuda_nvrtc import has_gpu_part
 from edgec.emit.glue import pack_weights, program_c
 from edgec.emit.linkable import Linkable, link_library
 from edgec.emit.toolchain import Toolchain
@@ -21,6 +24,8 @@ from edgec.tune.lookup import Choice, Chooser
 from edgec.tune.record import features_key
 
 if TYPE_CHECKING:
+    from tvm.tirx import PrimFunc
+
     from edgec.lower.build import Builders
     from edgec.lower.extract import Lowered
 
@@ -82,22 +87,29 @@ class Workshop:
         }
         packed = proof.pack(program.extents)
         scratch = max((kernel.scratch_bytes for kernel in kernels), default=0)
-        linkable = Linkable(
-            name=program.name,
-            objects=tuple({symbols[name]: build.kernels[name].object for name in used}.values()),
-            program_c=program_c(
+        toolchain = Toolchain.of(target, self.cache.path, self.options.cc, self.options.ndk)
+        gpu = self._for_gpu(functions, overwrites, target, plan)
+
+        def described(cpu_flags: Sequence[str]) -> str:
+            return program_c(
                 plan,
                 symbols,
                 scratch,
                 weights,
                 hashlib.sha256(weights.data).hexdigest() if weights.data else "",
-                target.cpu_flags,
+                cpu_flags,
                 proof.tolerances(),
-            ),
+                gpu.cuda_c if gpu else "",
+            )
+
+        objects = {symbols[name]: build.kernels[name].object for name in used}.values()
+        linkable = Linkable(
+            name=program.name,
+            objects=(*objects, *([gpu.object(toolchain)] if gpu else [])),
+            program_c=described(target.cpu_flags),
             weights=weights.data,
             golden_sha256=hashlib.sha256(packed).hexdigest(),
         )
-        toolchain = Toolchain.of(target, self.cache.path, self.options.cc, self.options.ndk)
         with self.stage("link"):
             library = link_library(linkable, toolchain)
         return Variant(
@@ -113,7 +125,25 @@ class Workshop:
             golden=packed,
             linker=toolchain.version(),
             tuned=tuned,
+            gpu=replace(gpu, program_c=described(())) if gpu else None,
         )
+
+    def _for_gpu(
+        self,
+        functions: dict[str, PrimFunc],
+        overwrites: Mapping[str, tuple[int, int]],
+        target: Target,
+        plan: Plan,
+    ) -> GpuPart | None:
+        """The same kernels for the target's GPU, where it has one that edgec compiles for."""
+        if not has_gpu_part(target):
+            return None
+        with self.stage("gpu kernels"):
+            build = self.builders.build(
+                functions, overwrites, target, self.cache, self._progress, gpu=True
+            )
+        kernels = {name: unpack(kernel.object) for name, kernel in build.kernels.items()}
+        return gpu_part(plan, kernels, target)
 
     def _choices(self, kernels: list[str], target: Target) -> dict[str, Choice]:
         """What records say of kernels, by their keys."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec import __version__
+from edgec.emit.cuda_glue import GpuPart, gpu_facts
 from edgec.emit.glue import symbol_of
 from edgec.emit.linkable import Linkable
 from edgec.emit.toolchain import RUNTIME, c_name
@@ -31,7 +32,7 @@ class Variant:
     """One build of the model: for one target, one set of shapes, one precision.
 
     `kernels` maps kernel names to their symbol and the bytes of their object; `tuned` has the
-    records that some of them were compiled by.
+    records that some of them were compiled by. `gpu` is what it has for the target's GPU.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Variant:
     golden: bytes
     linker: str
     tuned: Mapping[str, Choice]
+    gpu: GpuPart | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def _variant(name: str, variant: Variant, verified: str) -> dict[str, Any]:
             for kernel, (symbol, nbytes) in variant.kernels.items()
         ],
         "steps": [_step(step, variant.plan) for step in program.steps],
+        **({"gpu": gpu_facts(variant.gpu, target)} if variant.gpu else {}),
         "verified": verified,
     }
 

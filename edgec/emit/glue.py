@@ -98,11 +98,13 @@ def program_c(
     weights_sha256: str,
     cpu_flags: Sequence[str],
     tolerances: Sequence[Tolerance],
+    cuda_c: str = "",
 ) -> str:
     """The text of program.c.
 
     `symbols` maps kernel names to the C functions that implement them; `scratch_bytes` is the
-    scratch memory per thread; `tolerances` has one entry per output.
+    scratch memory per thread; `tolerances` has one entry per output; `cuda_c` is the part for GPUs
+    (`edgec.emit.cuda_glue`).
     """
     program = plan.program
     tables = _Tables(plan, weights)
@@ -133,11 +135,13 @@ def program_c(
         f"  .{name} = {name if rows else 'NULL'},\n" for name, (_, rows) in entries.items()
     )
     sections = [
-        '#include "program.h"\n',
+        *(["#define EDGEC_CREATE edgec_cuda_create"] if cuda_c else []),
+        f'#include "{"cuda" if cuda_c else "program"}.h"\n',
         *(_shim(index, kernel, symbols[kernel], program) for index, kernel in enumerate(used)),
         *_shapes("inputs", program.inputs),
         *_shapes("outputs", program.outputs),
         *(_table(kind, name, rows) for name, (kind, rows) in entries.items() if rows),
+        *([cuda_c] if cuda_c else []),
         "static const edgec_program program = {\n"
         f"  .model = EDGEC_MODEL({model}),\n"
         f"  .weights = {'EDGEC_WEIGHTS' if weights.data else 'NULL'},\n"
@@ -145,6 +149,7 @@ def program_c(
         f"{fields}"
         f"  .arg_count = {len(tables.args)}, .step_count = {len(tables.steps)},\n"
         f"  .extent_count = {len(program.extents)},\n"
+        f"{'  .cuda = &cuda,' if cuda_c else ''}\n"
         "};\n"
         f"EDGEC_EXPORT_MODEL({c_name(program.name)}, program)\n",
     ]

@@ -37,6 +37,11 @@ class Linkable:
     golden_sha256: str = ""
 
     @property
+    def gpu(self) -> bool:
+        """Whether it has a part for GPUs."""
+        return '#include "cuda.h"' in self.program_c
+
+    @property
     def c_name(self) -> str:
         """The name in file names."""
         return c_name(self.name)
@@ -49,7 +54,11 @@ class Linkable:
 
 def link_library(model: Linkable, toolchain: Toolchain) -> bytes:
     """The shared library of an artifact, which is given its weights when it is run."""
-    objects = [toolchain.compile(model.program_c), *model.objects, *toolchain.runtime()]
+    objects = [
+        toolchain.compile(model.program_c),
+        *model.objects,
+        *toolchain.runtime(gpu=model.gpu),
+    ]
     soname = f"lib{model.c_name}.so"
     return toolchain.shared_library(objects, exports=[model.symbol], soname=soname)
 
@@ -60,7 +69,7 @@ def link_standalone(model: Linkable, toolchain: Toolchain) -> tuple[bytes, bytes
     objects = [toolchain.compile(model.program_c, defines=defines), *model.objects]
     if model.weights:
         objects.append(toolchain.compile(_EMBED, files={"weights.bin": model.weights}))
-    objects += toolchain.runtime()
+    objects += toolchain.runtime(gpu=model.gpu)
     soname = f"lib{model.c_name}.so"
     return (
         toolchain.shared_library(objects, exports=[model.symbol], soname=soname),
@@ -80,4 +89,4 @@ def link_runner(model: Linkable, toolchain: Toolchain) -> bytes:
     }
     runner = [static.compile(RUNTIME / name, defines=defines) for name in RUNNER_SOURCES]
     program = static.compile(model.program_c)
-    return static.executable([*runner, program, *model.objects, *static.runtime()])
+    return static.executable([*runner, program, *model.objects, *static.runtime(gpu=model.gpu)])

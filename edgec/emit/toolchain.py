@@ -29,6 +29,9 @@ RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
 RUNTIME_SOURCES = ("instance.c", "run.c", "pool.c", "selftest.c", "host.c")
 """The runtime proper: part of every library and executable."""
 
+GPU_SOURCES = ("cuda.c", "cuda_create.c", "cuda_driver.c")
+"""What the runtime of a model with a part for GPUs has besides."""
+
 RUNNER_SOURCES = ("runner.c", "npy.c", "zip.c", "sha256.c")
 """What a standalone executable has besides."""
 
@@ -108,14 +111,15 @@ class Toolchain:
                 Cache(self.cache_dir).put("object", key, found)
         return found
 
-    def runtime(self) -> list[bytes]:
-        """The objects of the runtime."""
-        return [self.compile(RUNTIME / name) for name in RUNTIME_SOURCES]
+    def runtime(self, *, gpu: bool = False) -> list[bytes]:
+        """The objects of the runtime, with `gpu` of one that can use GPUs."""
+        sources = (*RUNTIME_SOURCES, *(GPU_SOURCES if gpu else ()))
+        return [self.compile(RUNTIME / name) for name in sources]
 
     def shared_library(
         self, objects: Sequence[bytes], *, exports: Sequence[str], soname: str
     ) -> bytes:
-        """A shared library that needs libc, libm and libpthread only and exports `exports` only."""
+        """A shared library that needs parts of libc only and exports `exports` only."""
         listed = "".join(f" {name};" for name in exports)
         members = {"exports.map": f"{{ global:{listed} local: *; }};\n".encode()}
         options = ["-shared", f"-Wl,-soname,{soname}", "-Wl,--version-script=exports.map"]

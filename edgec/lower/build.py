@@ -18,6 +18,7 @@ import tvm_ffi
 from tvm import tirx
 
 from edgec.cache import Cache, key_of, tool_digest
+from edgec.emit.cuda_nvrtc import nvrtc
 from edgec.errors import LoweringError
 from edgec.lower.kernels import CompiledKernel
 from edgec.lower.worker import Answer, Request, receive, send
@@ -65,13 +66,17 @@ class Builders:
         cache: Cache,
         progress: Progress | None = None,
         decisions: Mapping[str, Mapping[str, int | str]] = _BY_RULE,
+        *,
+        gpu: bool = False,
     ) -> Build:
         """Compile `kernels`, taking from `cache` what is there.
 
         `overwrites` has (input, output) parameters of those that write an output where an input
         was, `decisions` the knobs of those whose schedule is not all the rule's
         (`edgec.targets.cpu.knobs`). The object of a kernel defines the symbol that `symbol_of`
-        gives. A kernel that does not compile by its decisions is compiled by the rule.
+        gives. A kernel that does not compile by its decisions is compiled by the rule. With `gpu`
+        they are compiled for the target's GPU: then what stands for an object is a packed
+        `edgec.emit.cuda_kernel.CudaKernel`.
 
         Raises:
             LoweringError: kernels that fail to compile or exceed the time limit, all of them.
@@ -85,6 +90,7 @@ class Builders:
                 target,
                 overwrites.get(name),
                 decisions.get(name, {}),
+                gpu,
             )
             key = _key(function, request)
             found = cache.get("kernel", key)
@@ -237,7 +243,8 @@ def _structure(function: tirx.PrimFunc) -> tuple[object, ...]:
 def _key(function: tirx.PrimFunc, request: Request) -> str:
     tool = tool_digest("lower", "targets")
     decided = [sorted(request.decisions.items())] if request.decisions else []
-    return key_of(_structure(function), request.target, request.overwrites, tool, *decided)
+    on_gpu = ["gpu", tool_digest("emit"), nvrtc(request.target.cuda).version] if request.gpu else []
+    return key_of(_structure(function), request.target, request.overwrites, tool, *decided, *on_gpu)
 
 
 def _python_path() -> list[str]:

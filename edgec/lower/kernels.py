@@ -100,7 +100,7 @@ def lower(
     module = _LOOPS_TO_VECTORS(IRModule({symbol: function}))
     module = _TO_FLAT(IRModule({symbol: expand_dots(module[symbol], target)}))
     function = _on_stack(expand_math(module[symbol]))
-    module = IRModule({symbol: _with_c_signature(function, overwrites)})
+    module = IRModule({symbol: with_c_signature(function, overwrites)})
     module = _FLAT_TO_LLVM(module)
     return IRModule({symbol: _returning_zero(module[symbol])})
 
@@ -167,7 +167,7 @@ def _on_stack(function: tirx.PrimFunc) -> tirx.PrimFunc:
     return tvm_ffi.structural_map(function, (tirx.AllocBuffer, kept))
 
 
-def _with_c_signature(function: tirx.PrimFunc, overwrites: tuple[int, int] | None) -> tirx.PrimFunc:
+def with_c_signature(function: tirx.PrimFunc, overwrites: tuple[int, int] | None) -> tirx.PrimFunc:
     """Replace buffer parameters by plain pointers, one each, in the same order.
 
     No pointer aliases another: what is overwritten is read through the pointer it is written

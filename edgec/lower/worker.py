@@ -8,6 +8,7 @@ started it; it ends when that process does.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import pickle
 import signal
@@ -24,18 +25,20 @@ _PR_SET_PDEATHSIG = 1
 @dataclass(frozen=True)
 class Request:
     """Compile one kernel: `function` is TVM's JSON of an unscheduled PrimFunc, `decisions` are its
-    schedule's, by knob."""
+    schedule's, by knob. With `gpu` it is compiled for the target's GPU, not its processor."""
 
     function: str
     symbol: str
     target: Target
     overwrites: tuple[int, int] | None
     decisions: Mapping[str, int | str] = field(default_factory=dict)
+    gpu: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A native object and its scratch bytes per thread, or the reason why there is none."""
+    """A native object (for a GPU, a packed `CudaKernel`) and its scratch bytes per thread, or the
+    reason why there is none."""
 
     object: bytes = b""
     scratch_bytes: int = 0
@@ -58,6 +61,25 @@ def receive(stream: BinaryIO) -> object | None:
     return message
 
 
+def _for_processor(request: Request) -> Answer:
+    from edgec.lower.kernels import compile_kernel
+
+    compiled = compile_kernel(
+        request.function, request.symbol, request.target, request.overwrites, request.decisions
+    )
+    return Answer(compiled.object, compiled.scratch_bytes)
+
+
+def _for_gpu(request: Request) -> Answer:
+    from edgec.emit.cuda_kernel import pack
+    from edgec.lower.cuda_build import compile_cuda_kernel
+
+    kernel = compile_cuda_kernel(
+        request.function, request.symbol, request.target, request.overwrites
+    )
+    return Answer(pack(kernel), kernel.scratch_bytes)
+
+
 def main() -> None:
     """Answer requests until standard input ends."""
     if sys.platform == "linux":
@@ -66,20 +88,13 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 
-    from edgec.lower.kernels import compile_kernel
+    importlib.import_module("edgec.lower.kernels")  # takes a second: before the first request
 
     while (request := receive(sys.stdin.buffer)) is not None:
         if not isinstance(request, Request):
             raise TypeError(f"unexpected request {type(request).__name__}")
         try:
-            compiled = compile_kernel(
-                request.function,
-                request.symbol,
-                request.target,
-                request.overwrites,
-                request.decisions,
-            )
-            answer = Answer(compiled.object, compiled.scratch_bytes)
+            answer = _for_gpu(request) if request.gpu else _for_processor(request)
         except Exception as error:  # TVM raises bare Exception subclasses of many kinds
             answer = Answer(error=f"{type(error).__name__}: {error}")
         try:

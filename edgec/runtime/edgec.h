@@ -92,7 +92,8 @@ typedef struct edgec_options {
   uint32_t size;     /* sizeof(edgec_options) as the caller knows it */
   uint32_t threads;  /* 0: as many as the affinity mask and the cgroup's CPU quota allow */
   int32_t spin_us;   /* microseconds that idle workers spin before they sleep; 0: 100, < 0: none */
-  int32_t device;    /* 0: the default device, the only one of a CPU */
+  int32_t device;    /* 0: the first GPU, where the model has code for one and it can be used, else
+                        the CPU; n > 0: GPU n, or fail; EDGEC_CPU: the CPU */
   edgec_parallel_for parallel_for; /* run parallel steps here instead of on edgec's own threads */
   void *parallel_for_context;
   void *arena;         /* memory for intermediate values, 64-byte aligned; NULL: allocated */
@@ -102,6 +103,8 @@ typedef struct edgec_options {
   char *error; /* receives the reason when creation fails */
   uint64_t error_size;
 } edgec_options;
+
+enum { EDGEC_CPU = -1 };
 
 typedef struct edgec_model edgec_model;
 
@@ -135,6 +138,7 @@ struct edgec_model {
   const edgec_tensor *(*result)(const edgec_instance *, uint32_t);
   edgec_status (*profile)(edgec_instance *, const void *const *, void *const *, uint64_t *,
                           uint32_t);
+  const char *(*device)(const edgec_instance *);
 };
 
 static inline edgec_options edgec_default_options(void) {
@@ -166,7 +170,12 @@ static inline edgec_status edgec_destroy(edgec_instance *instance) {
  * and edgec_output(instance, i)->bytes bytes, aligned for their element type. Outputs may overlap
  * neither inputs nor each other. `stream` is NULL on a CPU. After a failure the contents of the
  * outputs are unspecified and the recurrent state is as before. EDGEC_INVALID, EDGEC_BUSY,
- * EDGEC_FAILED, EDGEC_FORKED. */
+ * EDGEC_FAILED, EDGEC_FORKED.
+ *
+ * On a GPU a buffer may be memory of the GPU, or host memory that it can address (managed,
+ * cuMemHostAlloc): it is used where it is; ordinary memory is copied. `stream` is a CUstream to run
+ * on, NULL one of the instance's own. The call returns when the outputs are there, but for a stream
+ * of the caller's with no ordinary memory among the buffers: then, when the work is queued. */
 static inline edgec_status edgec_run(edgec_instance *instance, const void *const *inputs,
                                      void *const *outputs, void *stream) {
   return instance->model->run(instance, inputs, outputs, stream);
@@ -218,6 +227,12 @@ static inline const edgec_tensor *edgec_result(const edgec_instance *instance, u
 /* Why the last call on this instance failed, other than by EDGEC_BUSY; "" if none did. */
 static inline const char *edgec_last_error(const edgec_instance *instance) {
   return instance->model->last_error(instance);
+}
+
+/* What runs the instance: "CPU", with the reason why no GPU does where the model has code for one,
+ * or the GPU's name. */
+static inline const char *edgec_device(const edgec_instance *instance) {
+  return instance->model->device(instance);
 }
 
 /* How many threads, the caller's included, a parallel step runs on. */

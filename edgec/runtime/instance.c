@@ -49,19 +49,22 @@ static layout lay_out(const edgec_program *program, const edgec_options *options
   return l;
 }
 
-/* Copies what this version knows of the caller's options; 0 if they ask for more. */
-static int read_options(edgec_options *known, const edgec_options *given) {
+edgec_status edgec_read_options(edgec_options *known, const edgec_options *given) {
   *known = edgec_default_options();
-  if (!given) return 1;
+  if (!given) return EDGEC_OK;
   memcpy(known, given, given->size < sizeof *known ? given->size : sizeof *known);
-  for (uint32_t i = sizeof *known; i < given->size; i++)
-    if (((const char *)given)[i]) return 0;
-  return given->size >= sizeof given->size;
+  int more = given->size < sizeof given->size;
+  for (uint32_t i = sizeof *known; i < given->size; i++) more |= ((const char *)given)[i] != 0;
+  if (!more) return EDGEC_OK;
+  return edgec_fail(known->error, known->error_size, EDGEC_INVALID,
+                    "the options have size %u and ask for more than this library's %u bytes hold: "
+                    "rebuild the model with a newer edgec",
+                    given->size, (unsigned)sizeof *known);
 }
 
 uint64_t edgec_rt_arena_size(const edgec_model *model, const edgec_options *given) {
   edgec_options options;
-  read_options(&options, given);
+  edgec_read_options(&options, given);
   return lay_out(program_of(model), &options).arena_size;
 }
 
@@ -76,6 +79,10 @@ unsigned char *edgec_place_of(const instance *self, const edgec_arg *arg) {
 }
 
 void edgec_clear_states(instance *self) {
+  if (self->backend) {
+    self->backend->clear_states(self);
+    return;
+  }
   for (uint32_t i = 0; i < self->base.model->state_count; i++) {
     edgec_arg state = {EDGEC_STATE, i, 0, 0};
     memset(edgec_place_of(self, &state), 0, self->program->states[i].bytes);
@@ -94,21 +101,25 @@ void edgec_set_extent(instance *self, uint32_t row, int64_t extent) {
 
 edgec_status edgec_rt_create(const edgec_model *model, const edgec_options *given,
                              edgec_instance **created) {
+  return edgec_create_on(NULL, model, given, created);
+}
+
+edgec_status edgec_create_on(edgec_backend *backend, const edgec_model *model,
+                             const edgec_options *given, edgec_instance **created) {
   const edgec_program *program = program_of(model);
   edgec_options options;
   char missing[64];
   *created = NULL;
-  if (!read_options(&options, given))
-    return edgec_fail(options.error, options.error_size, EDGEC_INVALID,
-                "the options have size %u and ask for more than this library's %u bytes hold: "
-                "rebuild the model with a newer edgec",
-                given->size, (unsigned)sizeof options);
+  if (edgec_read_options(&options, given)) return EDGEC_INVALID;
 #define REFUSE(status, ...) \
   return edgec_fail(options.error, options.error_size, status, __VA_ARGS__)
   if (edgec_host_lacks(model->cpu_features, missing, sizeof missing))
     REFUSE(EDGEC_UNSUPPORTED, "this CPU has no '%s', which model '%s' was compiled to use: compile "
-           "it for this machine", missing, model->name);
-  if (options.device) REFUSE(EDGEC_INVALID, "device %d: a CPU has device 0 only", options.device);
+           "it for this machine (edgec compile MODEL --target NAME; `edgec targets probe` finds NAME)",
+           missing, model->name);
+  if (options.device > 0)
+    REFUSE(EDGEC_UNSUPPORTED, "GPU %d was asked for, and model '%s' has code for a CPU only: "
+           "compile it for a target with a GPU", options.device, model->name);
 
   const unsigned char *weights = options.weights ? options.weights : program->weights;
   uint64_t weights_size = options.weights ? options.weights_size : model->weights_bytes;
@@ -141,6 +152,8 @@ edgec_status edgec_rt_create(const edgec_model *model, const edgec_options *give
   memset(base, 0, l.size);
   self->base.model = model;
   self->program = program;
+  self->backend = backend;
+  snprintf(self->device, sizeof self->device, "%s", backend ? backend->name : "CPU");
   self->owner = getpid();
   self->weights = (unsigned char *)weights;
   self->allocated = allocated;
@@ -188,7 +201,11 @@ edgec_status edgec_acquire(instance *self) {
   int here = __atomic_load_n(&self->owner, __ATOMIC_RELAXED) == process;
   if (__atomic_exchange_n(&self->busy, 1, __ATOMIC_ACQUIRE))
     return here ? EDGEC_BUSY : EDGEC_FORKED;
-  if (__atomic_load_n(&self->owner, __ATOMIC_RELAXED) != process) {
+  if (!here && self->backend) { /* a GPU's context stays with the parent */
+    edgec_release(self);
+    return EDGEC_FORKED;
+  }
+  if (!here) {
     edgec_pool_init(&self->pool);
     __atomic_store_n(&self->owner, process, __ATOMIC_RELAXED);
   }
@@ -202,7 +219,10 @@ edgec_status edgec_rt_destroy(edgec_instance *base) {
   instance *self = (instance *)base;
   edgec_status status = edgec_acquire(self);
   if (status == EDGEC_BUSY) return status;
-  if (status == EDGEC_OK) edgec_pool_join(&self->pool);
+  if (status == EDGEC_OK) {
+    edgec_pool_join(&self->pool);
+    if (self->backend) self->backend->destroy(self);
+  }
   free(self->allocated);
   free(self);
   return EDGEC_OK;
@@ -231,6 +251,10 @@ const edgec_tensor *edgec_rt_result(const edgec_instance *base, uint32_t i) {
 
 const char *edgec_rt_last_error(const edgec_instance *base) {
   return ((const instance *)base)->error;
+}
+
+const char *edgec_rt_device(const edgec_instance *base) {
+  return ((const instance *)base)->device;
 }
 
 uint32_t edgec_rt_thread_count(const edgec_instance *base) {

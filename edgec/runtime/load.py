@@ -134,12 +134,14 @@ def load(
     dims: Optional[Mapping[str, int]] = None,
     threads: int = 0,
     spin_us: Optional[int] = None,
+    device: int = 0,
 ) -> Module:
     """Open the artifact at `path` and make an instance of its first variant that this machine runs.
 
     `variant` asks for one by id, `dims` for one compiled with these values of symbolic dimensions.
     `threads` 0 means as many as the affinity mask and the cgroup quota allow. Idle workers spin for
-    `spin_us` microseconds before they sleep (None: 100).
+    `spin_us` microseconds before they sleep (None: 100). `device` 0 is the first GPU, where the
+    model has code for one and it can be used, else the CPU; -1 is the CPU, and n > 0 is GPU n.
 
     Raises:
         ArtifactError: the file is damaged or no edgec artifact, or nothing in it runs here.
@@ -148,7 +150,7 @@ def load(
     archive = _Archive(os.fspath(path))
     try:
         chosen = _choose(archive, variant, dims or {})
-        return Module(archive, chosen, threads, spin_us)
+        return Module(archive, chosen, threads, spin_us, device)
     except BaseException:
         archive.close()
         raise
@@ -458,6 +460,7 @@ class _CModel(ctypes.Structure):
             "profile",
             ctypes.CFUNCTYPE(_Status, _Handle, _Handle, _Handle, _Handle, ctypes.c_uint32),
         ),
+        ("device", ctypes.CFUNCTYPE(ctypes.c_char_p, _Handle)),
     ]
 
 
@@ -537,12 +540,18 @@ class Module:
     load the artifact once per thread; the weights are shared. Closed by `close` or a `with` block.
 
     `inputs` and `outputs` are lists of `Tensor`, `variant` is the id of the variant that runs,
-    `threads` the number of threads of a parallel step, `manifest` the artifact's. Where the inputs
+    `threads` the number of threads of a parallel step, `manifest` the artifact's, `device` what
+    runs it: "CPU" or the name of a GPU. Where the inputs
     decide an extent of an output, its shape in `outputs` is the largest there can be.
     """
 
     def __init__(
-        self, archive: _Archive, variant: _Variant, threads: int, spin_us: Optional[int]
+        self,
+        archive: _Archive,
+        variant: _Variant,
+        threads: int,
+        spin_us: Optional[int],
+        device: int,
     ) -> None:
         self.path = archive.path
         self.manifest = archive.manifest
@@ -555,11 +564,12 @@ class Module:
         self._library = _Library(archive.member(variant.library), self.path)
         try:
             self._table = self._open_table(variant)
-            self._handle = self._create(threads, spin_us)
+            self._handle = self._create(threads, spin_us, device)
         except BaseException:
             self._library.close()
             raise
         self.threads: int = self._table.thread_count(self._handle)
+        self.device: str = self._table.device(self._handle).decode("utf-8", "replace")
         self.inputs = self._describe(self._table.input, self._table.input_count)
         self.outputs = self._describe(self._table.output, self._table.output_count)
         self._results = [self._table.result(self._handle, i)[0] for i in range(len(self.outputs))]
@@ -587,8 +597,8 @@ class Module:
                 raise self._archive.damaged("its weights belong to another library")
         return table
 
-    def _create(self, threads: int, spin_us: Optional[int]) -> int:
-        options = _COptions(ctypes.sizeof(_COptions), max(0, threads))
+    def _create(self, threads: int, spin_us: Optional[int], device: int) -> int:
+        options = _COptions(ctypes.sizeof(_COptions), max(0, threads), device=device)
         if spin_us is not None:
             options.spin_us = min(spin_us, 2**31 - 1) if spin_us > 0 else -1
         if self._weights.size:

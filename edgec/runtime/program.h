@@ -110,6 +110,7 @@ typedef struct edgec_program {
   const edgec_arg *args;
   const edgec_step *steps;
   uint32_t arg_count, step_count, extent_count;
+  const struct edgec_cuda *cuda; /* the same kernels for a GPU; NULL: none */
 } edgec_program;
 
 #if defined(__GNUC__)
@@ -144,7 +145,13 @@ EDGEC_HIDDEN const edgec_tensor *edgec_rt_result(const edgec_instance *, uint32_
 EDGEC_HIDDEN edgec_status edgec_rt_profile(edgec_instance *, const void *const *, void *const *,
                                            uint64_t *, uint32_t);
 EDGEC_HIDDEN const char *edgec_rt_last_error(const edgec_instance *);
+EDGEC_HIDDEN const char *edgec_rt_device(const edgec_instance *);
 EDGEC_HIDDEN uint32_t edgec_rt_thread_count(const edgec_instance *);
+
+/* What makes instances: a program with a part for GPUs says edgec_cuda_create. */
+#ifndef EDGEC_CREATE
+#define EDGEC_CREATE edgec_rt_create
+#endif
 
 /* The public part of a program: NAME as written in the model, CPU features it requires as
  * /proc/cpuinfo names them (separated by one space, "" for none), the weights' SHA-256 (64
@@ -154,11 +161,11 @@ EDGEC_HIDDEN uint32_t edgec_rt_thread_count(const edgec_instance *);
     .size = sizeof(edgec_model), .abi_version = EDGEC_ABI_VERSION, .name = NAME,                  \
     .cpu_features = FEATURES, .weights_sha256 = SHA256, .weights_bytes = BYTES,                   \
     .weights_embedded = EDGEC_WEIGHTS_EMBEDDED, .input_count = INPUTS, .output_count = OUTPUTS,   \
-    .state_count = STATES, .arena_size = edgec_rt_arena_size, .create = edgec_rt_create,          \
+    .state_count = STATES, .arena_size = edgec_rt_arena_size, .create = EDGEC_CREATE,             \
     .destroy = edgec_rt_destroy, .run = edgec_rt_run, .reset = edgec_rt_reset,                    \
     .selftest = edgec_rt_selftest, .input = edgec_rt_input, .output = edgec_rt_output,            \
     .last_error = edgec_rt_last_error, .thread_count = edgec_rt_thread_count,                     \
-    .result = edgec_rt_result, .profile = edgec_rt_profile                                        \
+    .result = edgec_rt_result, .profile = edgec_rt_profile, .device = edgec_rt_device             \
   }
 
 /* Defines the library's one exported symbol, edgec_model_NAME. */

@@ -66,7 +66,10 @@ static edgec_status execute(instance *self, uint32_t first, uint32_t end) {
   edgec_status status = EDGEC_OK;
   for (uint32_t s = first; s < end && !status; s++) {
     const edgec_step *step = &program->steps[s];
-    if (step->kind == EDGEC_CALL) {
+    if (step->kind == EDGEC_CALL && self->backend) {
+      status = self->backend->launch(self, step->a, self->pointers + step->b);
+      if (self->step_ns) note_time(self, s);
+    } else if (step->kind == EDGEC_CALL) {
       const edgec_kernel *kernel = &program->kernels[step->a];
       int32_t result = kernel->call(self->pointers + step->b);
       if (self->step_ns) note_time(self, s);
@@ -89,7 +92,14 @@ static edgec_status execute(instance *self, uint32_t first, uint32_t end) {
       s += step->b;
     } else {
       uint32_t then = s + 1, otherwise = then + step->b;
-      if (*(const unsigned char *)self->pointers[step->a])
+      const unsigned char *at = self->pointers[step->a];
+      unsigned char chosen = 0;
+      if (self->backend)
+        status = self->backend->condition(self, at, &chosen);
+      else
+        chosen = *at;
+      if (status) return status;
+      if (chosen)
         status = execute(self, then, otherwise);
       else
         status = execute(self, otherwise, otherwise + step->c);
@@ -97,6 +107,10 @@ static edgec_status execute(instance *self, uint32_t first, uint32_t end) {
     }
   }
   return status;
+}
+
+edgec_status edgec_execute(instance *self) {
+  return execute(self, 0, self->program->step_count);
 }
 
 /* Where an argument that no REPEAT moves lies during a run. */
@@ -110,6 +124,8 @@ static const unsigned char *during_run(const instance *self, const edgec_arg *ar
 edgec_status edgec_run_once(instance *self, const void *const *inputs, void *const *outputs) {
   const edgec_program *program = self->program;
   if (check_buffers(self, inputs, outputs)) return EDGEC_INVALID;
+  if (self->step_ns) self->clock_ns = edgec_now_ns();
+  if (self->backend) return self->backend->run(self, inputs, outputs);
   for (uint32_t i = 0; i < self->caller_count; i++) {
     const edgec_arg *arg = &program->args[self->caller[i]];
     self->pointers[self->caller[i]] = (void *)during_run(self, arg, inputs, outputs);
@@ -117,8 +133,7 @@ edgec_status edgec_run_once(instance *self, const void *const *inputs, void *con
 
   edgec_rounding before = edgec_round_to_nearest();
   edgec_lane *previous = edgec_pool_enter(&self->pool);
-  if (self->step_ns) self->clock_ns = edgec_now_ns();
-  edgec_status status = execute(self, 0, program->step_count);
+  edgec_status status = edgec_execute(self);
   edgec_pool_leave(previous);
   edgec_round_as_before(&before);
   if (status) return status;
@@ -141,10 +156,12 @@ edgec_status edgec_rt_run(edgec_instance *base, const void *const *inputs, void 
   instance *self = (instance *)base;
   edgec_status status = edgec_acquire(self);
   if (status) return status;
-  if (stream)
+  self->stream = stream;
+  if (stream && !self->backend)
     status = FAIL(self, EDGEC_INVALID, "a stream was given, and a CPU has none: pass NULL");
   else
     status = edgec_run_once(self, inputs, outputs);
+  self->stream = NULL;
   edgec_release(self);
   return status;
 }

@@ -61,8 +61,21 @@ typedef struct edgec_pool {
   pthread_cond_t wake, finished;
 } edgec_pool;
 
+typedef struct instance instance;
+
+/* Whatever runs an instance instead of the CPU (cuda.c). Addresses among the instance's pointers
+ * are its own, and nobody but it may follow them. */
+typedef struct edgec_backend {
+  const char *name;
+  edgec_status (*run)(instance *, const void *const *inputs, void *const *outputs);
+  edgec_status (*launch)(instance *, uint32_t kernel, void *const *args);
+  edgec_status (*condition)(instance *, const void *at, unsigned char *value);
+  void (*clear_states)(instance *);
+  void (*destroy)(instance *);
+} edgec_backend;
+
 /* What an edgec_instance is behind its first member. */
-typedef struct instance {
+struct instance {
   edgec_instance base;
   const edgec_program *program;
   int busy;         /* atomic */
@@ -75,9 +88,12 @@ typedef struct instance {
   edgec_tensor *results;
   uint64_t *step_ns; /* where to add up the time of each step; NULL: nowhere */
   int64_t clock_ns;  /* when the last of them ended */
+  edgec_backend *backend; /* NULL: the CPU */
+  void *stream;           /* the caller's, during a run */
   edgec_pool pool;
   char error[256];
-} instance;
+  char device[288]; /* what runs it, and why no GPU does */
+};
 
 /* Also in a child after fork(), whose workers stayed with the parent. */
 EDGEC_HIDDEN void edgec_pool_init(edgec_pool *);
@@ -109,6 +125,15 @@ EDGEC_HIDDEN edgec_status edgec_run_once(instance *, const void *const *inputs,
 
 /* Where an argument lies that is no input or output. */
 EDGEC_HIDDEN unsigned char *edgec_place_of(const instance *, const edgec_arg *);
+/* All steps, with the pointers as they are. */
+EDGEC_HIDDEN edgec_status edgec_execute(instance *);
+
+/* Copies what this version knows of the caller's options; EDGEC_INVALID if they ask for more. */
+EDGEC_HIDDEN edgec_status edgec_read_options(edgec_options *known, const edgec_options *given);
+/* Makes an instance that `backend` runs, NULL for the CPU. Arena and weights are then addresses of
+ * the backend's. */
+EDGEC_HIDDEN edgec_status edgec_create_on(edgec_backend *, const edgec_model *,
+                                          const edgec_options *, edgec_instance **);
 
 EDGEC_HIDDEN int64_t edgec_now_ns(void);
 

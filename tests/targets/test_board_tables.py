@@ -13,7 +13,11 @@ from edgec.errors import TargetError
 
 Edgec = Callable[..., Any]
 
-BOARDS = [name for name in targets.names() if name != "host" and targets.resolve(name).level]
+BOARDS = [
+    name
+    for name in targets.names()
+    if name != "host" and targets.resolve(name).level and not name.startswith("cuda")
+]
 
 
 @pytest.mark.parametrize("name", BOARDS)

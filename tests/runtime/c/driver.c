@@ -188,7 +188,7 @@ static void bad_options(void) {
   o = options_with(1), o.weights = weights + 1;
   CHECK(not_created(alpha, &o, EDGEC_INVALID, "aligned to 64"));
   o = options_with(1), o.device = 1;
-  CHECK(not_created(alpha, &o, EDGEC_INVALID, "device 1"));
+  CHECK(not_created(alpha, &o, EDGEC_UNSUPPORTED, "GPU 1"));
   o = options_with(1), o.arena = arena + 4, o.arena_size = 60000;
   CHECK(not_created(alpha, &o, EDGEC_INVALID, "arena is not aligned"));
   o = options_with(2), o.arena = arena, o.arena_size = edgec_arena_size(alpha, &o) - 1;

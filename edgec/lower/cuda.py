@@ -1,0 +1,259 @@
+"""One kernel for a GPU: from TIR to CUDA C, and how its functions are launched.
+
+A kernel is a list of launches. Each passes pointers, first of the kernel's own parameters or into
+the scratch memory that it needs between launches, and nothing else: shapes are static, so grids
+and blocks are constants, and shared memory is declared in the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import s_tir, tirx
+from tvm.ir import IRModule
+
+from edgec.emit.cuda_kernel import CudaKernel, Launch, Pointer
+from edgec.errors import LoweringError
+from edgec.lower.cuda_stages import bytes_of, position, stage_of, statements
+from edgec.lower.kernels import with_c_signature
+from edgec.targets import Target
+from edgec.targets.cpu.blocks import inline_cheap_producers
+from edgec.targets.cuda import schedule
+
+_DEVICE_LAUNCH = 2
+"""TVM's calling convention of functions that run on the GPU."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A launch within a stage: arguments are its parameters by position, or scratch memory."""
+
+    function: str
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    arguments: tuple[int | Pointer, ...]
+
+
+Reserve = Callable[[int], Pointer]
+
+
+def cuda_target(arch: str) -> tvm.target.Target:
+    """TVM's description of a GPU of compute capability `arch`, "sm_87"."""
+    facts = {"kind": "cuda", "arch": arch, "max_num_threads": 1024, "thread_warp_size": 32}
+    return tvm.target.Target(facts, host={"kind": "llvm", "mtriple": "x86_64-linux-gnu"})
+
+
+def device_kernel(
+    function: tirx.PrimFunc, symbol: str, target: Target, overwrites: tuple[int, int] | None
+) -> CudaKernel:
+    """CUDA C for the unscheduled `function`; the names of its functions begin with `symbol`.
+
+    `overwrites` names an input and an output parameter that are one and the same memory.
+    """
+    whole = s_tir.Schedule(function)
+    inline_cheap_producers(whole)
+    function = whole.mod["main"]
+    writer = _Writer(function, symbol, target, overwrites)
+    for chosen in groups(function):
+        writer.add(chosen)
+    return writer.kernel()
+
+
+def groups(function: tirx.PrimFunc) -> list[list[int]]:
+    """The statements of `function`, by their place, that are stages together."""
+    count = len(statements(function))
+    whole = list(range(count))
+    if count > 1 and _row_wise(stage_of(function, whole).function):
+        return [whole]
+    return [[index] for index in whole]
+
+
+def _row_wise(function: tirx.PrimFunc) -> bool:
+    from edgec.targets.cuda.rows import schedule_rows
+
+    try:
+        return schedule_rows(s_tir.Schedule(function))
+    except s_tir.ScheduleError:
+        return False
+
+
+class _Writer:
+    """The launches of one kernel, and the source they need."""
+
+    def __init__(
+        self,
+        function: tirx.PrimFunc,
+        symbol: str,
+        target: Target,
+        overwrites: tuple[int, int] | None,
+    ) -> None:
+        self.function = function
+        self.symbol = symbol
+        self.arch = target.gpu_arch
+        self.overwrites = overwrites
+        self.sources: list[str] = []
+        self.launches: list[Launch] = []
+        self.scratch: list[tuple[tirx.Buffer, int]] = []
+        self.scratch_bytes = 0
+
+    def kernel(self) -> CudaKernel:
+        return CudaKernel("\n".join(self.sources), tuple(self.launches), self.scratch_bytes)
+
+    def add(self, chosen: Sequence[int]) -> None:
+        stage = stage_of(self.function, chosen)
+        pointers = [self._pointer(buffer) for buffer in stage.buffers]
+        name = f"{self.symbol}_{len(self.sources)}"
+        source, calls = by_tvm(schedule(stage.function), name, self.arch, self._reserve)
+        self.sources.append(source)
+        for call in calls:
+            arguments = tuple(
+                pointers[argument] if isinstance(argument, int) else argument
+                for argument in call.arguments
+            )
+            self.launches.append(Launch(call.function, call.grid, call.block, arguments))
+
+    def _pointer(self, buffer: tirx.Buffer) -> Pointer:
+        place = position(buffer, list(self.function.params))
+        if place is not None:
+            if self.overwrites is not None and place == self.overwrites[0]:
+                place = self.overwrites[1]
+            return Pointer(place)
+        for known, offset in self.scratch:
+            if known.same_as(buffer):
+                return Pointer(None, offset)
+        reserved = self._reserve(bytes_of(buffer))
+        self.scratch.append((buffer, reserved.offset))
+        return reserved
+
+    def _reserve(self, nbytes: int) -> Pointer:
+        pointer = Pointer(None, self.scratch_bytes)
+        self.scratch_bytes += nbytes
+        return pointer
+
+
+def by_tvm(
+    function: tirx.PrimFunc, name: str, arch: str, reserve: Reserve
+) -> tuple[str, list[_Call]]:
+    """CUDA C for a scheduled stage by TVM's code generator, without what TVM puts before it, and
+    its calls; `reserve` gives scratch memory."""
+    target = cuda_target(arch)
+    function = function.with_attr("global_symbol", name)
+    function = function.with_attr("target", target).with_attr("tirx.noalias", True)
+    module = _TO_THREADS(IRModule({name: function}))
+    module = IRModule({name: with_c_signature(module[name], None)})
+    module = _TO_LAUNCHES(module)
+    device = {
+        variable: each
+        for variable, each in module.functions.items()
+        if each.attrs and int(each.attrs.get("calling_conv", 0)) == _DEVICE_LAUNCH
+    }
+    host = next(each for variable, each in module.functions.items() if variable not in device)
+    launches = _launches(host, {v.name_hint: f for v, f in device.items()}, reserve)
+    made = _TO_SOURCE(IRModule(device))
+    source = tvm.get_global_func("target.build.cuda")(made, target).inspect_source()
+    return source[source.index('extern "C" __global__') :], launches
+
+
+def _launches(
+    host: tirx.PrimFunc, device: Mapping[str, tirx.PrimFunc], reserve: Reserve
+) -> list[_Call]:
+    """The calls of `device` functions in `host`, in order."""
+    held: list[tuple[Any, int | Pointer]] = [
+        (parameter, place) for place, parameter in enumerate(host.params)
+    ]
+
+    def place(pointer: Any) -> int | Pointer:
+        while True:
+            for holder, found in held:
+                if holder.same_as(pointer):
+                    return found
+            if not isinstance(pointer, tvm.ir.Call) or not pointer.args:
+                raise LoweringError(f"a GPU kernel is called with {pointer}")
+            pointer = pointer.args[0]
+
+    calls: list[_Call] = []
+    for statement in _flat(host.body):
+        if isinstance(statement, tirx.DeclBuffer):
+            held.append((statement.buffer, place(statement.data)))
+        elif isinstance(statement, tirx.AllocBuffer):
+            held.append((statement.buffer, reserve(bytes_of(statement.buffer))))
+        elif isinstance(statement, tirx.Evaluate) and isinstance(statement.value, tvm.ir.Call):
+            name = str(statement.value.args[0].value)
+            axes = [str(axis) for axis in device[name].attrs["tirx.kernel_launch_params"]]
+            given = statement.value.args[1:]
+            pointers = tuple(place(pointer) for pointer in given[: len(given) - len(axes)])
+            sizes = dict(zip(axes, map(int, given[len(pointers) :]), strict=True))
+            grid, block = (
+                tuple(sizes.get(f"{kind}.{axis}", 1) for axis in "xyz")
+                for kind in ("blockIdx", "threadIdx")
+            )
+            calls.append(_Call(name, grid, block, pointers))
+        else:
+            raise LoweringError(f"the host is to do work between GPU kernels: {statement}")
+    return calls
+
+
+def _flat(statement: tirx.Stmt) -> Iterator[tirx.Stmt]:
+    """The single statements of a host function."""
+    if isinstance(statement, tirx.SeqStmt):
+        for each in statement.seq:
+            yield from _flat(each)
+    elif isinstance(statement, tirx.AttrStmt):
+        yield from _flat(statement.body)
+    else:
+        yield statement
+
+
+_TO_THREADS = tvm.transform.Sequential(
+    [
+        s_tir.transform.CanonicalizeLoop(),
+        s_tir.transform.LowerCrossThreadReduction(),
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.LiftThreadBinding(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.UnifyThreadBinding(),
+        s_tir.transform.LowerMatchBuffer(),
+        s_tir.transform.StmtSimplify(),
+        s_tir.transform.LowerOpaqueBlock(),
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.BF16ComputeLegalize(),
+        tirx.transform.NarrowDataType(32),
+        s_tir.transform.LoopPartition(),
+        tirx.transform.VectorizeLoop(True),
+        tirx.transform.StorageRewrite(),
+        s_tir.transform.HoistIfThenElse(),
+        tirx.transform.UnrollLoop(),
+        s_tir.transform.RenormalizeSplitPattern(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.RemoveNoOp(),
+        s_tir.transform.RewriteUnsafeSelect(),
+        tirx.transform.CommonSubexprElim(),
+        tirx.transform.FP8ComputeLegalize(),
+        tirx.transform.VerifyMemory(),
+    ]
+)
+
+_TO_LAUNCHES = tvm.transform.Sequential(
+    [
+        s_tir.transform.ThreadSync("shared"),
+        s_tir.transform.ThreadSync("warp"),
+        s_tir.transform.LowerThreadAllreduce(),
+        s_tir.transform.MergeSharedMemoryAllocations(),
+        tirx.transform.SplitHostDevice(),
+        tirx.transform.FP8StorageLegalize(),
+        tirx.transform.BF16StorageLegalize(),
+    ]
+)
+
+_TO_SOURCE = tvm.transform.Sequential(
+    [
+        tirx.transform.LowerWarpMemory(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.LowerIntrin(),
+    ]
+)

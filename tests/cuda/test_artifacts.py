@@ -1,0 +1,99 @@
+"""Artifacts for boards with a GPU: what is in them, and what of it was proved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgec import load, targets
+from edgec.compiler import compile_model
+from edgec.emit.cuda_cubin import architecture
+from edgec.options import Options
+
+from .conftest import ROOT, OnTwin
+
+Edgec = Callable[..., Any]
+MODELS = ROOT / "models"
+
+MOST_REGISTERS = 255
+MOST_SHARED_BYTES = 48 << 10
+
+
+def check_functions(gpu: dict[str, Any]) -> None:
+    """No function spills, or takes more than an architecture has without being asked."""
+    assert gpu["functions"]
+    for name, facts in gpu["functions"].items():
+        assert facts["frame_bytes"] == 0, name
+        assert 0 < facts["registers"] <= MOST_REGISTERS, name
+        assert facts["shared_bytes"] <= MOST_SHARED_BYTES, name
+
+
+def test_orin_gets_both_processors(tmp_path: Path) -> None:
+    artifact = tmp_path / "digits.edgec"
+    options = Options(targets=("jetson",))
+    [variant] = compile_model(MODELS / "digits_cnn.onnx", artifact, options).manifest["variants"]
+    assert variant["requires"]["arch"] == "aarch64"
+    assert variant["verified"] == "host-twin"
+    gpu = variant["gpu"]
+    assert (gpu["arch"], gpu["driver"], gpu["ptx"]) == ("sm_87", "12.6", "8.5")
+    assert gpu["toolkit"] == 12060
+    assert set(gpu["launches"]) == {kernel["name"] for kernel in variant["kernels"]}
+    check_functions(gpu)
+
+
+def test_code_is_for_the_architecture_that_was_named(on_twin: OnTwin) -> None:
+    assert {architecture(kernel.cubin) for kernel in on_twin.kernels.values()} == {80}
+    check_functions(on_twin.variant["gpu"])
+    assert on_twin.variant["verified"] == "host-twin"
+
+
+def test_without_a_driver_the_processor_runs_it(
+    on_twin: OnTwin, image: np.ndarray[Any, Any]
+) -> None:
+    with load(on_twin.artifact) as module:
+        assert module.device.startswith("CPU: ")
+        assert "libcuda.so.1" in module.device
+        assert module.run({"image": image})["logits"].shape == (1, 10)
+    with load(on_twin.artifact, device=-1) as module:
+        assert module.device == "CPU"
+
+
+def test_cuda_is_an_alias_and_names_are_suggested(edgec: Edgec) -> None:
+    assert targets.resolve("cuda").gpu_arch == "sm_80"
+    assert targets.resolve("cuda-sm_87").name == "jetson-orin-nano"
+    done = edgec("compile", "model.onnx", "--target", "cuda-sm_88")
+    assert done.code == 4
+    assert "cuda-sm_8" in done.err
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    "name",
+    [
+        "autoencoder",
+        "bert_tiny",
+        "ds_cnn",
+        "encoder",
+        "gru_keyword",
+        "lstm_keyword",
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "resnet8",
+        "resnet18",
+        "squeezenet",
+        "unet",
+    ],
+)
+def test_whole_models_on_the_twin(name: str, tmp_path: Path) -> None:
+    """Compiling proves a model against ONNX Runtime, and raises where it differs."""
+    path = MODELS / "cache" / f"{name}.onnx"
+    if not path.exists():
+        pytest.skip(f"build it first: models/build.py {name}")
+    result = compile_model(path, tmp_path / "m.edgec", Options(targets=("cuda",)))
+    [variant] = result.manifest["variants"]
+    assert variant["verified"] == "host-twin"
+    check_functions(variant["gpu"])
