@@ -23,12 +23,20 @@ import onnx_graphsurgeon as gs
 from tvm import relax
 from tvm.ir import Constant
 
-from edgec.lower import activation, blocked_pool, cast, elementwise, quantize, resize, shape
+from edgec.lower import (
+    activation,
+    blocked_pool,
+    cast,
+    dynamic,
+    elementwise,
+    quantize,
+    resize,
+    shape,
+)
 from edgec.lower.blocked_conv import conv
 from edgec.lower.blocked_transpose import conv_transpose
 from edgec.lower.context import Context, Shape, axis_of
 from edgec.lower.image import Blocked, blocks_of, spread
-from edgec.lower.integer_conv import conv_integer
 from edgec.lower.lanes import channels_of, in_blocks, regrouped
 from edgec.lower.planar import Entry, planar
 from edgec.lower.views import joined
@@ -194,13 +202,14 @@ COSTLY = frozenset(
 
 ENTRIES: dict[str, Entry] = {
     "Conv": planar(conv),
-    "ConvInteger": planar(conv_integer),
+    "ConvInteger": planar(dynamic.integer_convolution),
     "ConvTranspose": planar(conv_transpose),
     "Concat": concat,
     "Split": split,
     "Slice": slice_,
     "ReduceMean": blocked_pool.reduce_mean,
     "Cast": kept(cast.cast),
+    "DynamicQuantizeLinear": dynamic.blocked_dynamic_quantize,
     "QuantizeLinear": kept(quantize.quantize_linear),
     "DequantizeLinear": kept(quantize.dequantize_linear),
     "Resize": resized,

@@ -13,45 +13,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 
 from edgec.lower.border import bordered
 from edgec.lower.context import Context, Shape, literal
 from edgec.lower.dot import dot4, quad
-from edgec.lower.image import Blocked, blocks_of, spread
-from edgec.lower.window import Window, window
+from edgec.lower.image import blocks_of, spread
+from edgec.lower.window import Window
 
 BYTES = 4
 """Elements that are multiplied and added at once."""
-
-
-def conv_integer(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
-    """ConvInteger of a uint8 image by constant int8 weights about 0."""
-    x, weights = inputs[0], ctx.constant(node, 1)
-    zero = _one(ctx, node, 2)
-    if zero is None or _one(ctx, node, 3) != 0 or weights is None or weights.dtype != np.int8:
-        return None
-    shape = x.shape(ctx) if isinstance(x, Blocked) else ctx.shape(x)
-    if len(shape) != 4 or ctx.dtype(x.expr if isinstance(x, Blocked) else x) != "uint8":
-        return None
-    groups = int(ctx.attr(node, "group", 1))
-    w = window(ctx, node, shape[2:], weights.shape[2:])
-    if min(*w.sizes, *shape) < 1 or weights.shape[1] * groups != shape[1]:
-        return None
-    image = x.expr if isinstance(x, Blocked) else in_lanes(ctx, x, groups)
-    return Blocked(sums(ctx, image, zero, weights, w, groups), weights.shape[0])
-
-
-def _one(ctx: Context, node: gs.Node, position: int) -> int | None:
-    """The zero point that input `position` is for all elements alike, 0 where there is none; None
-    where there are several."""
-    if len(node.inputs) <= position or not node.inputs[position].name:
-        return 0
-    values = ctx.constant(node, position)
-    if values is None or len(set(values.reshape(-1).tolist())) != 1:
-        return None
-    return int(values.reshape(-1)[0])
 
 
 def in_lanes(ctx: Context, x: relax.Expr, groups: int) -> relax.Expr:

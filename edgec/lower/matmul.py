@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 from tvm.ir import Constant
 
-from edgec.lower import integer_matmul, packed_matmul
+from edgec.lower import packed_matmul
 from edgec.lower.context import Context, at, literal
 from edgec.lower.packed_weight import Stored
 from edgec.targets.cpu.matmul import panel, whole_tiles
@@ -130,29 +130,12 @@ def centred(
     return ctx.map("centre", lambda v, z: v - z, wide, zero)
 
 
-def _single(zero: relax.Expr) -> int | None:
-    """The one value of a constant, None for anything else."""
-    values = set(zero.value.numpy().reshape(-1).tolist()) if _known(zero) else set()
-    return int(values.pop()) if len(values) == 1 else None
-
-
-def _bytes(ctx: Context, a: relax.Expr, weights: np.ndarray) -> bool:
-    """Whether there is a kernel of the product that multiplies bytes."""
-    if weights.dtype != np.int8 or weights.ndim != 2 or not weights.size:
-        return False
-    return ctx.dtype(a) == "uint8" and len(ctx.shape(a)) > 1
-
-
 def matmul_integer(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
     a, b, a_zero, b_zero = [*inputs, None, None][:4]
-    weights = ctx.constant(node, 1)
-    zeros = [0 if each is None else _single(each) for each in (a_zero, b_zero)]
-    if weights is not None and zeros[0] is not None and zeros[1] == 0 and _bytes(ctx, a, weights):
-        return integer_matmul.sums(ctx, a, zeros[0], weights)
     rows = max(len(ctx.shape(a)) - 2, 0)
     return product(
         ctx, centred(ctx, a, a_zero, rows), centred(ctx, b, b_zero, len(ctx.shape(b)) - 1)
     )
 
 
-ENTRIES = {"MatMul": matmul, "Gemm": gemm, "MatMulInteger": matmul_integer}
+ENTRIES = {"MatMul": matmul, "Gemm": gemm}
