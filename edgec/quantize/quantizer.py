@@ -152,14 +152,15 @@ def quantize_model(
     samples = CalibrationData(
         input_specs(graph), data, options.normalize, options.samples, limits, notes.append
     )
-    options.recovery.before(graph, samples)
+    options.recovery.before(graph, profile, samples)
     ranges, count = measure(graph, profile, samples, options, notes, on_event)
     maker = Maker(graph, profile, ranges, samples, exclude, options.recovery)
     kept = None
-    if options.max_drop is not None:
-        kept = within(maker, options.max_drop, options.metric, on_event)
-    floats = () if kept is None else kept.floats
-    plan, model = maker.plan(floats), maker.model(floats) if kept is None else kept.model
+    if options.max_drop is None:
+        plan, model = maker.model()
+    else:
+        plan, kept = within(maker, options.max_drop, options.metric, on_event)
+        model = kept.model
     if not plan.units:
         notes.append("nothing of the model is worth quantizing")
     if options.io_dtype != "float":
