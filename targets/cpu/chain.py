@@ -15,7 +15,7 @@ from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
 from edgec.targets.cpu.depthwise_quads import copy_border, sum_tile
 from edgec.targets.cpu.knobs import Choose, number, under
-from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, tile, unroll_terms
+from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, take_terms, tile
 
 _BAND_BYTES = 256 << 10
 """Of the image between, that a thread computes at a time."""
@@ -103,8 +103,10 @@ def _schedule(
     if not by_quads:
         for loop in sum_in_registers(schedule, depthwise, target, of_depthwise):
             schedule.unroll(loop)
+    inputs = schedule.get(conv).reads[0].source
     summed = sum_in_registers(schedule, conv, target, of_conv)
     if len(summed) == 3:
         schedule.unroll(summed[-1])
     else:
-        unroll_terms(schedule, summed[-1], blocks_in * columns_in, of_conv)
+        sums = blocks_in * columns_in
+        take_terms(schedule, conv, inputs, summed[-1], sums, target, of_conv)
