@@ -18,9 +18,12 @@ from edgec.emit.cuda_prelude import PRELUDE
 from edgec.emit.toolchain import Toolchain
 
 _HERE = Path(__file__).parent
-_AS_CPP = ("-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-ffp-contract=off")
+_AS_CPP = (
+    *("-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti"),
+    *("-ffp-contract=off", "-fno-strict-aliasing"),
+)
 _DRIVER = "cuda_twin.c"
-_TOGETHER = re.compile(r"\b(?:__sync|__shfl|edgec_mma|edgec_together)")
+_TOGETHER = re.compile(r"\b(?:__sync|__shfl|edgec_multiply)")
 
 
 def link_twin(
