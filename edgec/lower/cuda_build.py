@@ -14,10 +14,16 @@ from edgec.targets import Target
 
 
 def compile_cuda_kernel(
-    function: str, symbol: str, target: Target, overwrites: tuple[int, int] | None
+    function: str,
+    symbol: str,
+    target: Target,
+    overwrites: tuple[int, int] | None,
+    *,
+    vectors: bool,
 ) -> CudaKernel:
-    """Compile the PrimFunc that `function` holds as TVM's JSON for the GPU of `target`."""
-    kernel = device_kernel(tvm.ir.load_json(function), symbol, target, overwrites)
+    """Compile the PrimFunc that `function` holds as TVM's JSON for the GPU of `target`; the rest is
+    as `device_kernel` takes it."""
+    kernel = device_kernel(tvm.ir.load_json(function), symbol, target, overwrites, vectors=vectors)
     if not kernel.launches:
         return kernel
     code = compile_cuda(PRELUDE + kernel.source, target.gpu_arch, target.cuda)
