@@ -4,14 +4,15 @@ Floats agree where abs(a - b) <= 1e-4 abs(b) + 1e-5 max abs(b). The maximum is t
 the channel axis, not over the whole output, so that a quiet channel is not hidden by a loud one.
 NaN and infinities must stand in the same places. A deep model can amplify the rounding of its
 sums beyond that; what ONNX Runtime's own optimisations do to its result is the measure
-(`OWN_RATIO`). Where its functions are not as exact as that, `edgec.floors` knows. Everything else
-is compared exactly, apart from elements that `edgec.choices` justifies.
+(`OWN_RATIO`), the only one behind dynamic quantization (`edgec.flips`). Where its functions are not
+as exact as that, `edgec.floors` knows. Everything else is compared exactly, apart from elements
+that `edgec.choices` justifies.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -32,7 +33,8 @@ OWN_RATIO = 4.0
 """Where ONNX Runtime's own optimisations move a result by more than a quarter of the tolerance, the
 model amplifies rounding: then this many times their error is allowed, and said."""
 MOST_TOLERANCES = 4.0
-"""What is never exceeded, however far ONNX Runtime differs from itself."""
+"""What is never exceeded, however far ONNX Runtime differs from itself, but behind a dynamic
+quantization."""
 WARN_RATIO = 8.0
 """An error this many times ONNX Runtime's own is a warning."""
 
@@ -143,12 +145,14 @@ def compare(
     justify: Mapping[str, Justify] | None = None,
     channel_axes: Mapping[str, int] | None = None,
     floors: Mapping[str, float] | None = None,
+    flips: Collection[str] = (),
 ) -> list[TensorReport]:
     """A report for every output of `expected`, in order, and one for each that is not in it.
 
     `ort` holds ONNX Runtime's own optimised outputs, `justify` the rules of outputs that compare
     floats to choose integers, `channel_axes` the channel axis of outputs where the usual is wrong,
-    `floors` the least tolerance of outputs whose values are less exact than their size suggests.
+    `floors` the least tolerance of outputs whose values are less exact than their size suggests,
+    `flips` the outputs behind a dynamic quantization.
     """
     reports = []
     for name, wanted in expected.items():
@@ -162,7 +166,8 @@ def compare(
         own = None
         if ort is not None and _inexact(wanted.dtype):
             own = compare_tensor(name, wanted, ort[name], channel_axis=axis, floor=floor).error
-        limit = min(max(1.0, OWN_RATIO * (own or 0.0)), MOST_TOLERANCES)
+        most = math.inf if name in flips else MOST_TOLERANCES
+        limit = min(max(1.0, OWN_RATIO * (own or 0.0)), most)
         report = compare_tensor(
             name, wanted, actual[name], justify=rule, channel_axis=axis, limit=limit, floor=floor
         )

@@ -49,7 +49,7 @@ from edgec.options import (
     facts_of,
     winograd_sizes,
 )
-from edgec.passes import NEWER_OPSET_LEVEL
+from edgec.passes import NEWER_OPSET_LEVEL, TO_INTEGERS
 from edgec.plan import Plan, plan
 from edgec.proof import LEVELS as PROOFS
 from edgec.proof import (
@@ -60,6 +60,7 @@ from edgec.proof import (
     twin_of,
     weaker,
 )
+from edgec.qdq import has_integers, is_quantized
 from edgec.rewrite import Event, PassReport, optimize
 from edgec.runtime.load import read_manifest
 from edgec.shelf import Shelf
@@ -137,7 +138,11 @@ def emit_forms(
 
 @dataclass
 class Compilation:
-    """One run through the stages."""
+    """One run through the stages.
+
+    `meanings` has the model that each variant is compared with, by its id: the user's, or where
+    quantized patterns were made integer operators, the graph of these.
+    """
 
     source: ModelSource
     options: Options
@@ -149,6 +154,7 @@ class Compilation:
     passes: list[PassReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lowered: dict[str, tuple[Lowered, Plan]] = field(default_factory=dict)
+    meanings: dict[str, ModelSource] = field(default_factory=dict)
 
     def to(self, output: Path, reuse: bool) -> Result:
         check_output(output)
@@ -258,10 +264,10 @@ class Compilation:
 
     def proof(self, draft: Path, variant: Variant, output: Path) -> str:
         """How far `variant` of the artifact `draft` was proved; VerifyError if it is wrong."""
-        evidence = evidence_of(output)
-        reached, warnings = prove(draft, variant, self.source, self.cache, evidence)
+        evidence, meaning = evidence_of(output), self.meanings[variant.id]
+        reached, warnings = prove(draft, variant, meaning, self.cache, evidence)
         if variant.gpu is not None:
-            on_gpu, more = prove_on_gpu(variant, variant.gpu, self.source, self.cache, evidence)
+            on_gpu, more = prove_on_gpu(variant, variant.gpu, meaning, self.cache, evidence)
             reached, warnings = weaker(reached, on_gpu), [*warnings, *more]
         for warning in warnings:
             self.on_event({"event": "warning", "text": warning})
@@ -303,6 +309,8 @@ class Compilation:
                 stop_after=self.options.stop_after,
                 on_event=self.show,
             )
+            if self.options.level and self.options.stop_after is None and is_quantized(graph):
+                self.passes += optimize(graph, TO_INTEGERS, on_event=self.show)
         return graph
 
     def note(self, text: str) -> None:
@@ -354,7 +362,8 @@ class Compilation:
         if not self.options.states:
             for pair in suggest_states(inputs, outputs):
                 self.note(f"'{pair[0]}' looks like the next '{pair[1]}': --state {'='.join(pair)}")
-        golden = start_golden(self.source, inputs, outputs, self.options.states)
+        meaning = graph.to_onnx() if has_integers(graph) else self.source
+        golden = start_golden(meaning, inputs, outputs, self.options.states)
         lowerings: dict[int, tuple[Lowered, Plan]] = {}
         for target in chosen:
             if target.channel_block not in lowerings:
@@ -366,6 +375,7 @@ class Compilation:
             lowered, planned = lowerings[target.channel_block]
             variant = workshop.build(lowered, planned, target, dims, golden.result)
             self.lowered[variant.id] = lowered, planned
+            self.meanings[variant.id] = meaning
             twin = None
             if means_on_processor(target) == "host-twin":
                 twin = workshop.build(lowered, planned, targets.host(), dims, golden.result)

@@ -23,6 +23,7 @@ from edgec.compare import Justify, TensorReport, compare
 from edgec.data import Sample, TensorLike, index_limits, open_data
 from edgec.errors import DataError, ModelError, VerifyError
 from edgec.external import load_external
+from edgec.flips import find_flips
 from edgec.floors import find_floors
 from edgec.packing import typed
 from edgec.peers import EngineError, EngineProcess
@@ -128,6 +129,7 @@ class Reference:
         self.model = read_model(model)
         self.choices = find_choices(self.model)
         self.floors = find_floors(self.model)
+        self.flips = find_flips(self.model)
         self._stack = ExitStack()
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-"))
         self._paths = {False: Path(folder) / "probed.onnx", True: Path(folder) / "model.onnx"}
@@ -314,6 +316,7 @@ def verify(
                 justify=rules,
                 channel_axes=channel_axes,
                 floors=oracle.floors,
+                flips=oracle.flips,
             )
             report.samples += 1
             report.tensors = _merged(report.tensors, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgec.passes.convert_einsum import ConvertEinsum
+from edgec.passes.convert_qdq_to_integer import ConvertQdqToInteger
 from edgec.passes.convert_qoperator_to_qdq import ConvertQoperatorToQdq
 from edgec.passes.convert_to_bfloat16 import ConvertToBfloat16
 from edgec.passes.convert_to_float16 import ConvertToFloat16
@@ -40,14 +41,17 @@ from edgec.passes.merge_reshapes import MergeReshapes
 from edgec.passes.merge_scales import MergeScales
 from edgec.passes.merge_slices import MergeSlices
 from edgec.passes.merge_transposes import MergeTransposes
+from edgec.passes.sink_dequantize import SinkDequantize
 from edgec.passes.sink_transposes import SinkTransposes
 from edgec.passes.unroll_loops import UnrollLoops
+from edgec.passes.unsign_activations import UnsignActivations
 from edgec.rewrite import AnyPass
 
 PASSES: dict[str, type[AnyPass]] = {
     kind.name: kind
     for kind in (
         ConvertEinsum,
+        ConvertQdqToInteger,
         ConvertQoperatorToQdq,
         ConvertToBfloat16,
         ConvertToFloat16,
@@ -85,8 +89,10 @@ PASSES: dict[str, type[AnyPass]] = {
         MergeScales,
         MergeSlices,
         MergeTransposes,
+        SinkDequantize,
         SinkTransposes,
         UnrollLoops,
+        UnsignActivations,
     )
 }
 
@@ -135,3 +141,13 @@ LEVELS: dict[int, tuple[AnyPass, ...]] = {0: (), 1: _O1, 2: _O2, 3: _O3}
 
 NEWER_OPSET_LEVEL = 3
 """From this level on a pass may make an operator that is newer than the model's opset."""
+
+TO_INTEGERS: tuple[AnyPass, ...] = (
+    ConvertQoperatorToQdq(),
+    UnsignActivations(),
+    SinkDequantize(),
+    ConvertQdqToInteger(),
+    FoldConstants(),
+    EliminateDead(),
+)
+"""What makes integer operators of quantized patterns, after the passes of a level."""

@@ -23,7 +23,16 @@ import onnx_graphsurgeon as gs
 from tvm import relax
 from tvm.ir import Constant
 
-from edgec.lower import activation, blocked_pool, elementwise, resize, shape
+from edgec.lower import (
+    activation,
+    blocked_pool,
+    cast,
+    dynamic,
+    elementwise,
+    quantize,
+    resize,
+    shape,
+)
 from edgec.lower.blocked_conv import conv
 from edgec.lower.blocked_transpose import conv_transpose
 from edgec.lower.context import Context, Shape, axis_of
@@ -135,7 +144,7 @@ def slice_(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     return replace(taken, expr=shape.strided(ctx, taken.expr, first, stride, cut))
 
 
-FROM_PLAIN = frozenset(["Conv", "ConvTranspose"])
+FROM_PLAIN = frozenset(["Conv", "ConvInteger", "ConvTranspose"])
 """Operators that make blocked images of plain ones."""
 
 ELEMENTWISE = frozenset(
@@ -193,11 +202,16 @@ COSTLY = frozenset(
 
 ENTRIES: dict[str, Entry] = {
     "Conv": planar(conv),
+    "ConvInteger": planar(dynamic.integer_convolution),
     "ConvTranspose": planar(conv_transpose),
     "Concat": concat,
     "Split": split,
     "Slice": slice_,
     "ReduceMean": blocked_pool.reduce_mean,
+    "Cast": kept(cast.cast),
+    "DynamicQuantizeLinear": dynamic.blocked_dynamic_quantize,
+    "QuantizeLinear": kept(quantize.quantize_linear),
+    "DequantizeLinear": kept(quantize.dequantize_linear),
     "Resize": resized,
     "MaxPool": planar(blocked_pool.max_pool),
     "AveragePool": planar(blocked_pool.average_pool),

@@ -19,7 +19,15 @@ import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 
 from edgec.lower import pool
-from edgec.lower.context import OUT_ELEMENTWISE_FUSABLE, Context, Shape, axis_of, literal, select
+from edgec.lower.context import (
+    OUT_ELEMENTWISE_FUSABLE,
+    Context,
+    Shape,
+    axis_of,
+    is_float,
+    literal,
+    select,
+)
 from edgec.lower.image import Blocked
 from edgec.lower.reduce import lowest
 from edgec.lower.window import Window, window
@@ -38,7 +46,7 @@ def max_pool(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
         return None
     ctx.ignore("storage_order")
     w = window(ctx, node, image.shape(ctx)[2:])
-    largest = _combined(ctx, "max_pool", image.expr, w, _largest, lowest("float32"))
+    largest = _combined(ctx, "max_pool", image.expr, w, _largest, lowest(ctx.dtype(image.expr)))
     return Blocked(
         pool.max_of(ctx, node, image.expr, _wide(w, ctx)) if largest is None else largest,
         image.channels,
@@ -179,6 +187,8 @@ def _all_inside(space: list[int], w: Window) -> bool:
 
 def _largest(values: Sequence[Any]) -> Any:
     """The largest, or NaN where there is one: what max makes of that depends on the order."""
+    if not is_float(str(values[0].ty.dtype)):
+        return reduce(tirx.max, values)
     missing = tirx.any(*map(tirx.isnan, values))
     return select(missing, literal(float("nan"), "float32"), reduce(tirx.max, values))
 

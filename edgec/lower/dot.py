@@ -18,6 +18,7 @@ from typing import Any
 import tvm
 import tvm_ffi
 from tvm import tirx
+from tvm.tirx.op import register_intrin_lowering
 
 from edgec.targets import Target
 
@@ -196,3 +197,16 @@ def _plainly(total: Any, a: Any, w: Any) -> Any:
         weight = (w << number(24 - 8 * byte)) >> number(24)
         total = total + factor * weight
     return total
+
+
+def _by_default(lowering: Callable[..., Any]) -> Callable[[Any], Any]:
+    return lambda call: lowering(*call.args)
+
+
+for _name, _lowering in (
+    (_QUAD, lambda *parts: _packed(list(parts))),
+    (_DOT4, lambda a, w: _plainly(_spread(tirx.const(0, "int32"), _lanes(a)), a, w)),
+    (_TO_NEAREST, _rounded),
+):
+    register_intrin_lowering(_name, "default", f=_by_default(_lowering), level=1)
+"""What TVM's own way to code makes of them."""

@@ -4,9 +4,8 @@ A sum over input channels takes four of a block at once, one over a depthwise wi
 a row. The loops are those of float convolutions (`edgec.lower.blocked_conv`), with a quarter of the
 terms, so the same schedules serve.
 
-Zero points cost nothing: sum((x - zero) * w) is sum(x * w) less a constant, which goes into the
-bias, and the border around the image holds the zero point. What lanes without a channel hold meets
-weights of 0.
+The zero point costs nothing: sum((x - zero) * w) is sum(x * w) less a constant, and the border
+around the image holds the zero point. What lanes without a channel hold meets weights of 0.
 """
 
 from __future__ import annotations
@@ -14,45 +13,64 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tvm import relax, te
+from tvm import relax, te, tirx
 
 from edgec.lower.border import bordered
-from edgec.lower.context import Context, Shape
+from edgec.lower.context import Context, Shape, literal
 from edgec.lower.dot import dot4, quad
 from edgec.lower.image import blocks_of, spread
-from edgec.lower.requantize import Requantization, requantize
 from edgec.lower.window import Window
 
 BYTES = 4
 """Elements that are multiplied and added at once."""
 
 
-def integer_conv(
+def in_lanes(ctx: Context, x: relax.Expr, groups: int) -> relax.Expr:
+    """A plain uint8 image [N, C, H, W] as blocks of as few lanes as hold its channels."""
+    batch, channels, height, width = ctx.shape(x)
+    few = -(-channels // BYTES) * BYTES
+    lanes = few if groups == 1 and few < ctx.block else ctx.block
+
+    def compute(data: te.Tensor) -> te.Tensor:
+        def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
+            channel = c * lanes + v
+            value = data(n, tirx.min(channel, channels - 1), i, j)
+            return (
+                value
+                if channels % lanes == 0
+                else tirx.Select(channel < channels, value, literal(0, "uint8"))
+            )
+
+        blocks = blocks_of(channels, lanes)
+        return te.compute((batch, blocks, height, width, lanes), element, name="block")
+
+    return ctx.te("block", compute, x)
+
+
+def sums(
     ctx: Context,
     x: relax.Expr,
     zero: int,
     weights: np.ndarray,
-    window: Window,
+    w: Window,
     groups: int,
-    result: Requantization,
 ) -> relax.Expr:
-    """The convolution of `x`, uint8 [N, blocks, H, W, lanes] with zero point `zero`, by `weights`,
-    int8 [O, I / groups, kh, kw]: a blocked image of `ctx.block` lanes, of type `result.dtype`.
+    """The convolution of `x` - `zero`, uint8 [N, blocks, H, W, lanes], by `weights`, int8
+    [O, I / groups, kh, kw]: an int32 image of blocks of `ctx.block` lanes.
 
     `lanes` is a multiple of four; where they hold more than the I channels, all lanes of the last
     block beyond them may hold anything.
     """
     outputs = weights.shape[0]
-    per_channel = weights.astype(np.int32).sum(axis=(1, 2, 3))
-    bias = (result.bias - zero * per_channel).astype(np.int32)
     if groups > 1 and groups == outputs and weights.shape[1] == 1:
-        sums = _depthwise(ctx, x, zero, weights, window)
+        total = _depthwise(ctx, x, zero, weights, w)
     else:
-        sums = _dense(ctx, x, zero, ungrouped(weights, groups), window)
-    bias, multipliers = (
-        spread(values.reshape(1, -1, 1, 1), 1, ctx.block) for values in (bias, result.multipliers)
-    )
-    return requantize(ctx, sums, bias, multipliers, result)
+        total = _dense(ctx, x, zero, ungrouped(weights, groups), w)
+    if not zero:
+        return total
+    origin = -zero * weights.astype(np.int32).sum(axis=(1, 2, 3))
+    lanes = spread(origin.astype(np.int32).reshape(1, -1, 1, 1), 1, ctx.block)
+    return ctx.emit(relax.op.add(total, ctx.const(lanes)))
 
 
 def ungrouped(weights: np.ndarray, groups: int) -> np.ndarray:

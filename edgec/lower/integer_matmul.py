@@ -1,7 +1,7 @@
 """Products of uint8 matrices and int8 weights, summed four bytes at a time.
 
-As in `edgec.lower.integer_conv`, the left side's zero point goes into the bias. The weights lie in
-panels of columns, as those of float products do (`edgec.lower.matmul`).
+As in `edgec.lower.integer_conv`, the left side's zero point makes a constant of the result. The
+weights lie in panels of columns, as those of float products do (`edgec.lower.matmul`).
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from tvm import relax, te, tirx
 from edgec.lower.context import Context, at
 from edgec.lower.dot import dot4, quad
 from edgec.lower.integer_conv import BYTES, quads
-from edgec.lower.requantize import Requantization, requantize
 from edgec.targets.cpu.matmul import panel, whole_tiles
 
 
-def integer_matmul(
-    ctx: Context, a: relax.Expr, zero: int, weights: np.ndarray, result: Requantization
-) -> relax.Expr:
-    """`a`, uint8 [..., M, K] with zero point `zero`, times `weights`, int8 [K, N]: [..., M, N] of
-    type `result.dtype`."""
-    bias = (result.bias - zero * weights.astype(np.int32).sum(axis=0)).astype(np.int32)
-    sums = _sums(ctx, _whole_quads(ctx, a), weights)
-    return requantize(ctx, sums, bias, result.multipliers, result)
+def sums(ctx: Context, a: relax.Expr, zero: int, weights: np.ndarray) -> relax.Expr:
+    """`a` - `zero`, uint8 [..., M, K], times `weights`, int8 [K, N]: int32 [..., M, N]."""
+    total = _sums(ctx, _whole_quads(ctx, a), weights)
+    if not zero:
+        return total
+    origin = -zero * weights.astype(np.int32).sum(axis=0)
+    return ctx.emit(relax.op.add(total, ctx.const(origin.astype(np.int32))))
 
 
 def _whole_quads(ctx: Context, a: relax.Expr) -> relax.Expr:

@@ -138,4 +138,4 @@ def matmul_integer(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None])
     )
 
 
-ENTRIES = {"MatMul": matmul, "Gemm": gemm, "MatMulInteger": matmul_integer}
+ENTRIES = {"MatMul": matmul, "Gemm": gemm}

@@ -26,6 +26,7 @@ from edgec.lower.conv import convolution
 from edgec.lower.matmul import centred, product
 from edgec.lower.narrow import narrowed
 from edgec.lower.packed_weight import Stored, spread
+from edgec.lower.requantize import requantized
 from edgec.packing import is_packed
 
 
@@ -55,6 +56,16 @@ def _shared(tensor: Any, index: tuple[Any, ...], step: tuple[int, ...]) -> Any:
             for i, s, n in zip(index, step, tensor.shape, strict=True)
         )
     )
+
+
+def _single(scale: relax.Expr, zero: relax.Expr) -> tuple[float, int] | None:
+    """The scale and the zero point, where all elements share one of each, known now."""
+    if not (isinstance(scale, Constant) and isinstance(zero, Constant)):
+        return None
+    scales, zeros = scale.value.numpy(), zero.value.numpy()
+    if not scales.size == zeros.size == 1 or zeros.dtype.kind not in "iu":
+        return None
+    return scales.item(), int(zeros.item())
 
 
 def rounded(value: Any, zero: Any, dtype: str) -> Any:
@@ -91,6 +102,17 @@ def quantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
     else:
         zero, zero_step = _spread(ctx, node, x, zero)
 
+    single = _single(scale, zero)
+    if single and kind.name in ("int8", "uint8"):
+        size, origin = single
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+
+        def element(value: Any) -> Any:
+            steps = value if size == 1.0 else value / literal(size, "float32")
+            return requantized(steps, origin, low, high, dtype)
+
+        return ctx.map("quantize", element, x)
+
     def quantized(value: Any, origin: Any) -> Any:
         if is_float(dtype):
             return narrowed(value + origin, kind.name, saturate)
@@ -120,6 +142,15 @@ def dequantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | Non
     else:
         zero, zero_step = _spread(ctx, node, x, zero)
     via = "float32" if is_float(ctx.dtype(x)) else "int32"
+    single = _single(scale, zero)
+    if single and via == "int32" and dtype == "float32" and not isinstance(x, Constant):
+        factor, origin = single
+
+        def number(value: Any) -> Any:
+            centre = value.astype("int32") - literal(origin, "int32")
+            return centre.astype("float32") * literal(factor, "float32")
+
+        return ctx.map("dequantize", number, x)
     known = [e.value.numpy() for e in (x, scale, zero) if isinstance(e, Constant)]
     if len(known) == 3:
         shape = ctx.shape(x)

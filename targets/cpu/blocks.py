@@ -48,8 +48,9 @@ def inline_cheap_producers(schedule: s_tir.Schedule) -> None:
     """Compute elementwise intermediates where they are used, when that repeats no work.
 
     A block is inlined when it and all its consumers are spatial and no consumer has more iterations
-    than it. Inlining into a reduction is left alone: there it would repeat the work per term.
-    So are blocks that the annotation `edgec.kept` marks as stages of their own.
+    than it, or it is a single number: LLVM takes that out of loops. Inlining into a reduction is
+    left alone: there it would repeat the work per term. So are blocks that the annotation
+    `edgec.kept` marks as stages of their own.
     """
     for block in compute_blocks(schedule):
         if is_output(schedule, block) or not is_spatial(schedule, block):
@@ -59,7 +60,8 @@ def inline_cheap_producers(schedule: s_tir.Schedule) -> None:
         size = math.prod(extents(schedule, block))
         consumers = schedule.get_consumers(block)
         if not consumers or not all(
-            is_spatial(schedule, consumer) and math.prod(extents(schedule, consumer)) <= size
+            is_spatial(schedule, consumer)
+            and (size == 1 or math.prod(extents(schedule, consumer)) <= size)
             for consumer in consumers
         ):
             continue

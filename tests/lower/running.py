@@ -35,7 +35,8 @@ def run(graph: Graph, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         fused = FUSE(module)
         for variable, function in fused.functions.items():
             if isinstance(function, tirx.PrimFunc):
-                fused[variable] = _with_libm(schedule(function, HOST, strict=True))
+                scheduled = _with_libm(schedule(function, HOST, strict=True))
+                fused[variable] = _without_dots(scheduled)
         for variable, function in fused.functions.items():
             if is_body(function):
                 name = variable.name_hint
@@ -70,6 +71,28 @@ def _with_libm(function: tirx.PrimFunc) -> tirx.PrimFunc:
         return call
 
     return tvm_ffi.structural_map(function, (tvm.ir.Call, called))
+
+
+def _without_dots(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """`function` with plain arithmetic for the operators of `edgec.lower.dot`, which only edgec's
+    own way to LLVM expands."""
+
+    def byte(value: Any, place: int, kind: str) -> Any:
+        return (value >> (8 * place)).astype(kind).astype("int32")
+
+    def plain(call: tvm.ir.Call) -> Any:
+        name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
+        if name == "edgec.quad":
+            parts = [(b.astype("int32") & 255) << (8 * k) for k, b in enumerate(call.args)]
+            return parts[0] + parts[1] + parts[2] + parts[3]
+        if name == "edgec.dot4":
+            a, w = (tirx.Cast("int32", each) for each in call.args)
+            return sum(byte(a, k, "uint8") * byte(w, k, "int8") for k in range(4))
+        if name == "edgec.to_nearest":
+            return tirx.nearbyint(call.args[0]).astype("int32")
+        return call
+
+    return tvm_ffi.structural_map(function, (tvm.ir.Call, plain))
 
 
 def _repeated(loop: Loop, body: Callable[..., Any]) -> Callable[..., None]:

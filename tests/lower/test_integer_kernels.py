@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from edgec import targets
-from edgec.lower.integer_conv import integer_conv, ungrouped
-from edgec.lower.integer_matmul import integer_matmul
-from edgec.lower.requantize import Requantization
+from edgec.lower import integer_conv, integer_matmul
 from edgec.lower.window import Window
 
 from .integer_running import compiled
@@ -18,26 +16,6 @@ from .many_nodes import RUNNABLE
 
 ZERO = 77
 """The zero point of every input."""
-
-
-def requantization(outputs: int, seed: int, dtype: str = "uint8") -> Requantization:
-    """Biases, multipliers that leave most results inside of the limits, and limits of a Clip."""
-    numbers = np.random.default_rng(seed)
-    bias = numbers.integers(-3000, 3000, outputs).astype(np.int32)
-    multipliers = numbers.uniform(1e-4, 2e-2, outputs).astype(np.float32)
-    if dtype == "int8":
-        return Requantization(bias, multipliers, dtype, zero=-5, low=-128, high=90)
-    return Requantization(bias, multipliers, dtype, zero=120, low=3, high=250)
-
-
-def expected(sums: np.ndarray, r: Requantization, axis: int) -> np.ndarray:
-    """The result for exact sums, whose output channels lie along `axis`."""
-    shape = [-1 if a == axis % sums.ndim else 1 for a in range(sums.ndim)]
-    product = (sums + r.bias.reshape(shape)).astype(np.float32) * r.multipliers.reshape(shape)
-    if r.dtype == "float32":
-        return product
-    whole = np.rint(product).astype(np.int64) + r.zero
-    return np.clip(whole, r.low, r.high).astype(r.dtype)
 
 
 def convolved(x: np.ndarray, weights: np.ndarray, w: Window) -> np.ndarray:
@@ -82,7 +60,9 @@ LAYERS = (
 channels that fill no block, channel by channel, and deep."""
 
 
-def check(layer: tuple[int, int, int, Window], dtype: str, name: str, folder: Path) -> None:
+@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_convolutions(layer: tuple[int, int, int, Window], name: str, tmp_path: Path) -> None:
     inputs, outputs, groups, w = layer
     target, numbers = targets.resolve(name), np.random.default_rng(inputs)
     space = [
@@ -93,29 +73,17 @@ def check(layer: tuple[int, int, int, Window], dtype: str, name: str, folder: Pa
     ]
     x = numbers.integers(0, 256, (1, inputs, *space)).astype(np.uint8)
     weights = numbers.choice([-128, 127, -1, 0, 3, 50], (outputs, inputs // groups, *w.kernel))
-    weights, r = weights.astype(np.int8), requantization(outputs, 1, dtype)
+    weights = weights.astype(np.int8)
     given = blocked(x, 4 if inputs < 4 else target.channel_block)
     kernel = compiled(
-        lambda ctx, image: integer_conv(ctx, image, ZERO, weights, w, groups, r),
+        lambda ctx, image: integer_conv.sums(ctx, image, ZERO, weights, w, groups),
         [given],
         target,
-        folder,
+        tmp_path,
     )
     made = np.moveaxis(kernel(given), -1, 2).reshape(1, -1, *w.sizes)[:, :outputs]
-    sums = convolved(x, ungrouped(weights, groups), w)
-    np.testing.assert_array_equal(made, expected(sums, r, 1))
-
-
-@pytest.mark.parametrize("name", RUNNABLE)
-@pytest.mark.parametrize("layer", LAYERS)
-def test_convolutions(layer: tuple[int, int, int, Window], name: str, tmp_path: Path) -> None:
-    check(layer, "uint8", name, tmp_path)
-
-
-@pytest.mark.parametrize("name", RUNNABLE)
-@pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_other_results(dtype: str, name: str, tmp_path: Path) -> None:
-    check(LAYERS[2], dtype, name, tmp_path)
+    exact = convolved(x, integer_conv.ungrouped(weights, groups), w)
+    np.testing.assert_array_equal(made, exact)
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -125,9 +93,8 @@ def test_products(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     target, numbers = targets.resolve(name), np.random.default_rng(inner)
     a = numbers.integers(0, 256, (*rows, inner)).astype(np.uint8)
     weights = numbers.choice([-128, 127, -1, 0, 3, 50], (inner, columns)).astype(np.int8)
-    r = requantization(columns, 2)
-    made = compiled(
-        lambda ctx, left: integer_matmul(ctx, left, ZERO, weights, r), [a], target, tmp_path
-    )(a)
-    sums = (a.astype(np.int64) - ZERO) @ weights.astype(np.int64)
-    np.testing.assert_array_equal(made, expected(sums, r, -1))
+    kernel = compiled(
+        lambda ctx, left: integer_matmul.sums(ctx, left, ZERO, weights), [a], target, tmp_path
+    )
+    exact = (a.astype(np.int64) - ZERO) @ weights.astype(np.int64)
+    np.testing.assert_array_equal(kernel(a), exact)

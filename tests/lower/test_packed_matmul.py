@@ -82,7 +82,7 @@ def product_of(kind: str, rows: int, inner: int, columns: int, *form: int | str)
     return made
 
 
-@pytest.mark.parametrize("target", [name for name in RUNNABLE if name != "x86-64-v4"])
+@pytest.mark.parametrize("target", sorted({RUNNABLE[0], RUNNABLE[-1]}))
 def test_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> None:
     result = compile_model(products(), tmp_path / "m.edgec", Options(targets=(target,)))
     assert [variant["verified"] for variant in result.manifest["variants"]] == ["device"]

@@ -1,0 +1,108 @@
+"""Sums of products of quantized operands, as ConvInteger and MatMulInteger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from edgec.graph import Graph
+from edgec.patterns import maker
+from edgec.qdq.operand import Activation, Weight, activation, weight
+from edgec.rewrite import Skip
+from edgec.tensors import Constant, Node
+
+Array = np.ndarray[Any, Any]
+
+_BIAS_RTOL = 1e-4
+"""How far the scale of a bias may be from the product of the operands', which writers round."""
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A sum of products: x, the weights as the integer operator reads them, the int32 bias, and
+    what one step of each output channel's sum is worth, float64; both broadcast against the sums.
+    """
+
+    op: str
+    x: Activation
+    weights: Array
+    bias: Array | None
+    scale: Array
+
+
+def product(graph: Graph, node: Node) -> Product:
+    """What a Conv, Gemm or MatMul of quantized operands sums up. Skips where it is none."""
+    x = activation(graph, node.inputs[0])
+    if node.op == "Conv":
+        w = weight(graph, node.inputs[1], 0)
+        values, op = w.values, "ConvInteger"
+        along: tuple[int, ...] = (1, -1, *(1,) * (values.ndim - 2))
+        outputs = values.shape[0]
+    else:
+        w = _matrix(graph, node)
+        values, op, along = w.values, "MatMulInteger", (-1,)
+        outputs = values.shape[-1]
+    scale = np.float64(x.scale) * w.scales.astype(np.float64)
+    bias = _bias(graph, node, scale, outputs)
+    _check_range(values, 0 if op == "ConvInteger" else values.ndim - 1, x, bias)
+    scale = scale.reshape(along) if scale.size > 1 else scale.reshape(())
+    return Product(op, x, values, None if bias is None else bias.reshape(along), scale)
+
+
+def _matrix(graph: Graph, node: Node) -> Weight:
+    attrs = node.attrs
+    if attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0 or attrs.get("transA", 0):
+        raise Skip("it scales or transposes what it multiplies")
+    turned = node.op == "Gemm" and attrs.get("transB", 0)
+    w = weight(graph, node.inputs[1], 0 if turned else -1)
+    if w.values.ndim != 2:
+        raise Skip("its weights are no matrix")
+    return Weight(np.ascontiguousarray(w.values.T), w.scales, 1) if turned else w
+
+
+def _bias(graph: Graph, node: Node, scale: Array, outputs: int) -> Array | None:
+    """The int32 bias [outputs], None where there is none. Skips where it is in other steps."""
+    if len(node.inputs) < 3 or not node.inputs[2].name:
+        return None
+    made = maker(graph, node.inputs[2], "DequantizeLinear")
+    if made is None or not all(isinstance(t, Constant) for t in made.inputs if t.name):
+        raise Skip("its bias is not quantized")
+    values, own, *zero = (t.values for t in made.inputs if t.name)
+    if values.dtype != np.int32 or any(np.any(each) for each in zero):
+        raise Skip("its bias is not int32 about 0")
+    if values.size not in (1, outputs):
+        raise Skip("its bias is no vector of output channels")
+    if not np.allclose(own.astype(np.float64), scale.reshape(-1), rtol=_BIAS_RTOL, atol=0):
+        raise Skip("its bias is in other steps than its sum")
+    return np.broadcast_to(values.reshape(-1), (outputs,)).astype(np.int32)
+
+
+def _check_range(values: Array, axis: int, x: Activation, bias: Array | None) -> None:
+    """Skip where a sum may leave int32, whatever the input."""
+    others = tuple(a for a in range(values.ndim) if a != axis)
+    wide = values.astype(np.int64)
+    positive, negative = np.maximum(wide, 0).sum(others), np.minimum(wide, 0).sum(others)
+    above, below = 255 - x.zero, -x.zero
+    offset = 0 if bias is None else bias.astype(np.int64)
+    highest = positive * above + negative * below + offset
+    lowest = positive * below + negative * above + offset
+    if highest.max(initial=0) >= 2**31 or lowest.min(initial=0) < -(2**31):
+        raise Skip("its sum may leave int32")
+
+
+def insert_sums(graph: Graph, node: Node, found: Product) -> gs.Tensor:
+    """The int32 sums of `found`, which `node` computes in floats."""
+    inputs = [
+        found.x.tensor,
+        graph.constant(found.weights, "weights"),
+        graph.constant(np.array(found.x.zero, np.uint8), "zero_point"),
+    ]
+    attrs = dict(node.attrs) if found.op == "ConvInteger" else {}
+    sums = graph.insert(node, found.op, inputs, attrs).outputs[0]
+    if found.bias is not None:
+        bias = graph.constant(found.bias, "bias")
+        sums = graph.insert(node, "Add", [sums, bias]).outputs[0]
+    return sums

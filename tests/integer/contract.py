@@ -1,0 +1,75 @@
+"""What quantized operators compute, to the bit, in numpy: the contract that modules are held to.
+
+    sum = exact integer sum of (x - x zero) * w, and the bias
+    M   = float32(double(x scale) * double(w scale) / double(y scale))
+    q   = saturate(int32(rint(float32(sum) * M)) + y zero)
+
+float32(sum) and rint take ties to even, the product is rounded once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Scale and zero point of a tensor of type `dtype`."""
+
+    scale: float
+    zero: int
+    dtype: str = "uint8"
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        info = np.iinfo(self.dtype)
+        return int(info.min), int(info.max)
+
+
+def quantized(values: Array, to: Scaled) -> Array:
+    """float32 -> elements, by a true division."""
+    steps = np.rint(values.astype(np.float32) / np.float32(to.scale))
+    return np.clip(steps.astype(np.int64) + to.zero, *to.limits).astype(to.dtype)
+
+
+def requantized(
+    sums: Array, scale: Array, to: Scaled, low: float = -np.inf, high: float = np.inf
+) -> Array:
+    """Exact int64 sums, a step of which is worth `scale` (float64), within float limits."""
+    factor = (scale / np.float64(to.scale)).astype(np.float32)
+    assert np.abs(sums).max(initial=0) < 2**31
+    product = sums.astype(np.int32).astype(np.float32) * factor
+    elements = np.rint(product).astype(np.float64) + to.zero
+    bounds = [
+        np.clip(np.rint(np.float32(limit) / np.float32(to.scale)) + to.zero, *to.limits)
+        for limit in (low, high)
+    ]
+    return np.clip(np.clip(elements, *to.limits), *bounds).astype(to.dtype)
+
+
+def added(a: Array, a_in: Scaled, b: Array, b_in: Scaled, to: Scaled) -> Array:
+    """Each operand times its scale over the result's, both products rounded, then their sum."""
+    total = np.zeros((), np.float32)
+    for each, of in ((a, a_in), (b, b_in)):
+        factor = np.float32(np.float64(of.scale) / np.float64(to.scale))
+        total = total + (each.astype(np.int32) - of.zero).astype(np.float32) * factor
+    elements = np.rint(total).astype(np.float64) + to.zero
+    return np.clip(elements, *to.limits).astype(to.dtype)
+
+
+def convolved(x: Array, weights: Array, stride: int, pad: int, groups: int) -> Array:
+    """Exact sums of `x` [N, C, H, W] (centred, 0 outside) over windows of `weights`."""
+    outputs, inputs, height, width = weights.shape
+    wide = np.pad(x.astype(np.int64), [(0, 0), (0, 0), (pad, pad), (pad, pad)])
+    view = np.lib.stride_tricks.sliding_window_view(wide, (height, width), axis=(2, 3))
+    view = view[:, :, ::stride, ::stride]
+    parts = []
+    for group in range(groups):
+        mine = view[:, group * inputs : (group + 1) * inputs]
+        own = weights[group * outputs // groups : (group + 1) * outputs // groups]
+        parts.append(np.einsum("nchwij,ocij->nohw", mine, own.astype(np.int64)))
+    return np.concatenate(parts, axis=1)

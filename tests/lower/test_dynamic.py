@@ -1,0 +1,142 @@
+"""Dynamic quantization: integer kernels, exact sums, and what is held against what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import oracle
+import pytest
+from onnx import TensorProto, helper
+from packed_models import Packed
+
+from edgec.compare import compare
+from edgec.compiler import Options, compile_model
+from edgec.flips import find_flips
+from edgec.graph import load
+from edgec.lower.lowering import lower_graph
+from edgec.targets import host
+
+from .many_nodes import RUNNABLE
+from .running import run_model
+
+
+def quantized(made: Packed, x: str) -> list[str]:
+    """Codes, scale and zero point of a new DynamicQuantizeLinear."""
+    outputs = [f"q{len(made.nodes)}_{i}" for i in range(3)]
+    made.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], outputs))
+    return outputs
+
+
+def scaled(made: Packed, sums: str, scale: str, factor: float) -> str:
+    """int32 sums as float32, as ONNX Runtime's tools write it."""
+    whole = made.node("Mul", [scale, made.constant(np.float32(factor))])
+    return made.node("Mul", [made.node("Cast", [sums], to=TensorProto.FLOAT), whole])
+
+
+def product(
+    made: Packed, x: str, shape: tuple[int, ...], dtype: str = "int8", zero: Any = None
+) -> str:
+    """Of `x`, quantized, by weights of `shape` and type, with their zero point, if any."""
+    codes, scale, origin = quantized(made, x)
+    weights = made.random.integers(-100, 101, shape) + (128 if dtype == "uint8" else 0)
+    inputs = [codes, made.constant(weights.astype(dtype)), origin]
+    inputs += [] if zero is None else [made.constant(np.asarray(zero, dtype))]
+    return scaled(made, made.node("MatMulInteger", inputs), scale, 0.1 / shape[0])
+
+
+def convolution(
+    made: Packed, x: str, shape: tuple[int, ...], groups: int = 1, stride: int = 1
+) -> str:
+    codes, scale, origin = quantized(made, x)
+    weights = made.constant(made.random.integers(-128, 128, shape).astype(np.int8))
+    attrs = {"pads": [1] * 4, "group": groups, "strides": [stride] * 2}
+    return scaled(made, made.node("ConvInteger", [codes, weights, origin], **attrs), scale, 0.01)
+
+
+def model_of_all() -> onnx.ModelProto:
+    made = Packed()
+    made.output(product(made, made.input((1, 256)), (256, 96)), (1, 96))
+    made.output(product(made, made.input((17, 67)), (67, 40), "uint8", 128), (17, 40))
+    zeros = np.arange(64) % 3
+    made.output(product(made, made.input((2, 3, 64)), (64, 64), "int8", zeros), (2, 3, 64))
+    made.output(convolution(made, made.input((1, 16, 9, 9)), (32, 16, 3, 3)), (1, 32, 9, 9))
+    made.output(convolution(made, made.input((1, 3, 11, 11)), (24, 3, 3, 3), 1, 2), (1, 24, 6, 6))
+    made.output(convolution(made, made.input((1, 32, 8, 8)), (32, 1, 3, 3), 32), (1, 32, 8, 8))
+    return made.model()
+
+
+@pytest.mark.parametrize("target", sorted({RUNNABLE[0], RUNNABLE[-1]}))
+def test_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> None:
+    result = compile_model(model_of_all(), tmp_path / "m.edgec", Options(targets=(target,)))
+    assert [variant["verified"] for variant in result.manifest["variants"]] == ["device"]
+
+
+@pytest.mark.parametrize("least", [-3.0, 0.0, 2.0])
+@pytest.mark.parametrize("spread", [0.0, 5.0])
+def test_codes_scale_and_zero_point_are_those_of_onnx_runtime(least: float, spread: float) -> None:
+    """Of numbers of one sign, too, and of equal ones."""
+    made = Packed()
+    names = quantized(made, made.input((5, 33)))
+    model = made.model()
+    for name, dtype, shape in zip(names, (2, 1, 2), ((5, 33), (), ()), strict=True):
+        model.graph.output.append(helper.make_tensor_value_info(name, dtype, shape))
+    x = (least + spread * made.random.random((5, 33))).astype(np.float32)
+    for expected, actual in zip(oracle.run(model, {"x0": x}), run_model(model, x), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_products_and_convolutions_are_sums_of_bytes() -> None:
+    lowered = lower_graph(load(model_of_all()), "m", [], host())
+    products = [f for f in lowered.kernels.values() if "edgec.dot4" in f.script()]
+    assert len(products) == 6
+    weights = [w for w in lowered.program.weights if w.nbytes > 4 * 96]
+    assert sum(w.nbytes for w in weights) < 1.3 * (
+        256 * 96 + 68 * 40 + 64 * 64 + 9 * 32 * 16 + 9 * 32 * 4 + 12 * 32
+    )
+
+
+@pytest.mark.parametrize("zero", [-128, 5])
+def test_activations_with_a_sign(zero: int) -> None:
+    made = Packed()
+    x = helper.make_tensor_value_info("x", TensorProto.INT8, (3, 64))
+    weights = made.constant(made.random.integers(-128, 128, (64, 32)).astype(np.int8))
+    made.node("MatMulInteger", ["x", weights, made.constant(np.int8(zero))])
+    model = made.model()
+    model.graph.input.append(x)
+    model.graph.output.append(helper.make_tensor_value_info("t0", TensorProto.INT32, (3, 32)))
+    data = made.random.integers(-128, 128, (3, 64)).astype(np.int8)
+    np.testing.assert_array_equal(run_model(model, data)[0], oracle.run(model, {"x": data})[0])
+
+
+def test_weights_beyond_int8_are_widened() -> None:
+    """-100 - 100 is no int8."""
+    made = Packed()
+    made.output(product(made, made.input((2, 64)), (64, 32), "int8", 100), (2, 32))
+    lowered = lower_graph(load(made.model()), "m", [], host())
+    assert not any("edgec.dot4" in function.script() for function in lowered.kernels.values())
+    x = made.random.standard_normal((2, 64)).astype(np.float32)
+    expected = oracle.run(made.model(), {"x0": x})[0]
+    np.testing.assert_allclose(run_model(made.model(), x)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_flips_begin_where_computed_numbers_are_quantized() -> None:
+    made = Packed()
+    first = product(made, made.input((1, 64)), (64, 64))
+    made.output(first, (1, 64))
+    made.output(made.node("Neg", [product(made, first, (64, 32))]), (1, 32))
+    model = made.model()
+    names = [output.name for output in model.graph.output]
+    assert find_flips(model) == {names[1]}
+
+
+def test_behind_a_flip_errors_are_held_against_those_of_onnx_runtime() -> None:
+    wanted = {"y": np.ones((4, 8), np.float32)}
+    off = {"y": wanted["y"] + np.float32(0.03)}
+    own = {"y": wanted["y"] - np.float32(0.01)}
+    assert not compare(wanted, off, ort=own)[0].ok
+    assert compare(wanted, off, ort=own, flips={"y"})[0].ok
+    assert not compare(wanted, {"y": wanted["y"] + np.float32(0.05)}, ort=own, flips={"y"})[0].ok
+    assert not compare(wanted, off, ort=wanted, flips={"y"})[0].ok
