@@ -18,8 +18,11 @@ struct alignas(sizeof(T) * N) edgec_chunk {
   T values[N];
 };
 
-EDGEC_INLINE float edgec_float(float value) { return value; }
-EDGEC_INLINE float edgec_float(half value) { return (float)value; }
+EDGEC_INLINE int edgec_wide(int value) { return value; }
+EDGEC_INLINE float edgec_wide(float value) { return value; }
+EDGEC_INLINE float edgec_wide(half value) { return (float)value; }
+EDGEC_INLINE float edgec_wide(int8_t value) { return (float)value; }
+EDGEC_INLINE float edgec_wide(uint8_t value) { return (float)value; }
 
 /* Which chunk of a tile of OUTER by TERMS elements is the i-th of this thread. */
 template <int OUTER, int TERMS, int WIDTH, bool ALONG_K, int THREADS>
@@ -37,7 +40,8 @@ struct edgec_walk {
   __device__ bool inside() const { return CHUNKS % THREADS == 0 || number < CHUNKS; }
 };
 
-/* In single precision: 256 threads, each BM / 16 by BN / 16 sums in registers. */
+/* In single precision, or by products of four bytes: 256 threads, each BM / 16 by BN / 16 sums in
+ * registers. */
 template <class P>
 static __device__ void edgec_multiply(const P &problem) {
   constexpr int BM = P::BM, BN = P::BN, BK = 16, TM = BM / 16, TN = BN / 16, THREADS = 256;
@@ -45,17 +49,18 @@ static __device__ void edgec_multiply(const P &problem) {
   using right_walk = edgec_walk<BN, BK, P::RIGHT_WIDTH, P::RIGHT_ALONG_K, THREADS>;
   using left_chunk = edgec_chunk<typename P::left_type, P::LEFT_WIDTH>;
   using right_chunk = edgec_chunk<typename P::right_type, P::RIGHT_WIDTH>;
-  __shared__ alignas(16) float left[BK][BM + 4];
-  __shared__ alignas(16) float right[BK][BN + 4];
+  using sum_type = typename P::sum_type;
+  __shared__ alignas(16) sum_type left[BK][BM + 4];
+  __shared__ alignas(16) sum_type right[BK][BN + 4];
   const int p0 = (int)blockIdx.x * BM, q0 = (int)blockIdx.y * BN, z = (int)blockIdx.z;
   const int m0 = (int)threadIdx.x / 16 * TM, n0 = (int)threadIdx.x % 16 * TN;
   left_chunk lefts[left_walk::EACH];
   right_chunk rights[right_walk::EACH];
-  float sums[TM][TN];
+  sum_type sums[TM][TN];
 #pragma unroll
   for (int m = 0; m < TM; m++)
 #pragma unroll
-    for (int n = 0; n < TN; n++) sums[m][n] = 0.0f;
+    for (int n = 0; n < TN; n++) sums[m][n] = 0;
 
   auto fetch = [&](int k0) {
 #pragma unroll
@@ -83,7 +88,7 @@ static __device__ void edgec_multiply(const P &problem) {
 #pragma unroll
       for (int e = 0; e < P::LEFT_WIDTH; e++)
         left[at.k + (P::LEFT_ALONG_K ? e : 0)][at.outer + (P::LEFT_ALONG_K ? 0 : e)] =
-          edgec_float(lefts[i].values[e]);
+          edgec_wide(lefts[i].values[e]);
     }
 #pragma unroll
     for (int i = 0; i < right_walk::EACH; i++) {
@@ -92,7 +97,7 @@ static __device__ void edgec_multiply(const P &problem) {
 #pragma unroll
       for (int e = 0; e < P::RIGHT_WIDTH; e++)
         right[at.k + (P::RIGHT_ALONG_K ? e : 0)][at.outer + (P::RIGHT_ALONG_K ? 0 : e)] =
-          edgec_float(rights[i].values[e]);
+          edgec_wide(rights[i].values[e]);
     }
   };
 
@@ -103,12 +108,13 @@ static __device__ void edgec_multiply(const P &problem) {
     if (k0 + BK < P::TERMS) fetch(k0 + BK);
 #pragma unroll
     for (int k = 0; k < BK; k++) {
-      const edgec_chunk<float, TM> a = *(const edgec_chunk<float, TM> *)&left[k][m0];
-      const edgec_chunk<float, TN> b = *(const edgec_chunk<float, TN> *)&right[k][n0];
+      const auto a = *(const edgec_chunk<sum_type, TM> *)&left[k][m0];
+      const auto b = *(const edgec_chunk<sum_type, TN> *)&right[k][n0];
 #pragma unroll
       for (int m = 0; m < TM; m++)
 #pragma unroll
-        for (int n = 0; n < TN; n++) sums[m][n] += a.values[m] * b.values[n];
+        for (int n = 0; n < TN; n++)
+          sums[m][n] = edgec_add_product(a.values[m], b.values[n], sums[m][n]);
     }
     __syncthreads();
   }

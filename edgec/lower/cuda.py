@@ -20,6 +20,7 @@ from edgec.emit.cuda_kernel import CudaKernel, Launch, Pointer
 from edgec.emit.cuda_prelude import TILES
 from edgec.errors import LoweringError
 from edgec.lower.cuda_contraction import contraction, size, takes
+from edgec.lower.cuda_dot import expand_dots_on_gpu
 from edgec.lower.cuda_multiply import source_of, tiles_for
 from edgec.lower.cuda_print import NotPrintable
 from edgec.lower.cuda_stages import accesses, bytes_of, position, stage_of, statements
@@ -74,10 +75,12 @@ def device_kernel(
 
 
 def _inline_borders(schedule: s_tir.Schedule) -> None:
-    """Let what reads an image beyond its border see to that itself, instead of a larger copy."""
+    """Let what reads an image beyond its border see to that itself, instead of a larger copy. Not
+    bytes: theirs is not zero."""
     for block in compute_blocks(schedule):
         name = schedule.get(block).name_hint
-        if name.startswith("pad") and is_spatial(schedule, block):
+        floating = "float" in str(schedule.get(block).writes[0].source.dtype)
+        if name.startswith("pad") and floating and is_spatial(schedule, block):
             with contextlib.suppress(s_tir.ScheduleError):
                 schedule.compute_inline(block)
 
@@ -207,7 +210,7 @@ def by_tvm(
     function = function.with_attr("global_symbol", name)
     function = function.with_attr("target", target).with_attr("tirx.noalias", True)
     module = _TO_THREADS(IRModule({name: function}))
-    module = IRModule({name: with_c_signature(module[name], None)})
+    module = IRModule({name: with_c_signature(expand_dots_on_gpu(module[name]), None)})
     module = _TO_LAUNCHES(module)
     device = {
         variable: each

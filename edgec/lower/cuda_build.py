@@ -12,6 +12,9 @@ from edgec.emit.cuda_prelude import PRELUDE
 from edgec.lower.cuda import device_kernel
 from edgec.targets import Target
 
+_EXACT = ("edgec_dot4", "sum_type = int32_t", "__float2int_rn")
+"""In the text of integer kernels, whose results are promised to the bit."""
+
 
 def compile_cuda_kernel(
     function: str,
@@ -26,5 +29,7 @@ def compile_cuda_kernel(
     kernel = device_kernel(tvm.ir.load_json(function), symbol, target, overwrites, vectors=vectors)
     if not kernel.launches:
         return kernel
-    code = compile_cuda(PRELUDE + kernel.source, target.gpu_arch, target.cuda)
+    exact = any(name in kernel.source for name in _EXACT)
+    options = ["--fmad=false"] if exact else []
+    code = compile_cuda(PRELUDE + kernel.source, target.gpu_arch, target.cuda, options)
     return replace(kernel, cubin=code.cubin, ptx=code.ptx)

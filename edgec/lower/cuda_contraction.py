@@ -19,24 +19,32 @@ from tvm import s_tir, tirx
 from tvm.ir.expr import TensorLoad
 from tvm.sym import Analyzer
 
+from edgec.lower.dot import DOT4, QUAD
+
+BYTES = 4
+"""Of an int32."""
+
 Axes = tuple[tirx.IterVar, ...]
 
 
 @dataclass(frozen=True)
 class Factor:
-    """One of the two factors: where its elements are, and when they are not zero."""
+    """One of the two factors: where its elements are, and when they are not zero. Of products of
+    four bytes an element is the `bytes_` that begin there, as one int32."""
 
     load: TensorLoad
-    guard: Any | None
+    guard: Any | None = None
+    bytes_: int = 0
 
     @property
     def dtype(self) -> str:
-        """The stored type."""
-        return str(self.load.source.dtype)
+        """The type that is loaded."""
+        return "int32" if self.bytes_ else str(self.load.source.dtype)
 
     def place(self) -> Any:
         """The index of an element in the flat buffer."""
-        return flat(self.load.indices, self.load.source)
+        place = flat(self.load.indices, self.load.source)
+        return Analyzer().simplify(tirx.floordiv(place, self.bytes_)) if self.bytes_ else place
 
 
 @dataclass(frozen=True)
@@ -96,9 +104,9 @@ def contraction(statement: tirx.Stmt) -> Contraction | None:
     value = store.value
     if not isinstance(value, tirx.Add) or not isinstance(value.a, TensorLoad):
         return None
-    if not value.a.source.same_as(store.buffer) or not isinstance(value.b, tirx.Mul):
+    if not value.a.source.same_as(store.buffer):
         return None
-    left, right = _factor(value.b.a), _factor(value.b.b)
+    left, right = _factors(value.b)
     if left is None or right is None:
         return None
     spatial = [axis for axis in block.iter_vars if int(axis.iter_type) == 0]
@@ -199,18 +207,61 @@ def _step(place: Any, axis: tirx.IterVar, analyzer: Analyzer) -> int | None:
     return int(grown.value) if isinstance(grown, tirx.IntImm) else None
 
 
+def _factors(term: Any) -> tuple[Factor | None, Factor | None]:
+    """What is multiplied in one term of a sum, if it is a product."""
+    if isinstance(term, tirx.Mul):
+        return _factor(term.a), _factor(term.b)
+    if isinstance(term, tvm.ir.Call) and getattr(term.op, "name", "") == DOT4:
+        return _quad(term.args[0]), _factor(term.args[1])
+    return None, None
+
+
+def _quad(expr: Any) -> Factor | None:
+    """Four bytes that lie together from a multiple of four on, as one element."""
+    if not isinstance(expr, tvm.ir.Call) or getattr(expr.op, "name", "") != QUAD:
+        return None
+    first, *others = expr.args
+    if not all(isinstance(each, TensorLoad) for each in expr.args):
+        return None
+    analyzer = Analyzer()
+    start = flat(first.indices, first.source)
+    for distance, other in enumerate(others, 1):
+        gap = analyzer.simplify(flat(other.indices, other.source) - start)
+        if not other.source.same_as(first.source) or not isinstance(gap, tirx.IntImm):
+            return None
+        if int(gap.value) != distance:
+            return None
+    bound = analyzer.modular_set(analyzer.simplify(start))
+    aligned = int(bound.coeff) % BYTES == 0 and int(bound.base) % BYTES == 0
+    return Factor(first, None, BYTES) if aligned else None
+
+
+_EXACT = ("float16", "float32", "int8", "uint8")
+"""Stored types whose elements are converted to a float or to int32 without a loss."""
+
+
 def _factor(expr: Any) -> Factor | None:
     """What is multiplied, where it is a load, converted or guarded by zero or neither."""
-    while isinstance(expr, tirx.Cast):
-        expr = expr.value
+    final = str(expr.ty)
+    expr = _converted(expr)
     guard = None
     if isinstance(expr, tvm.ir.Call) and getattr(expr.op, "name", "").endswith(".if_then_else"):
         guard, expr, zero = expr.args
         if not isinstance(zero, tirx.FloatImm | tirx.IntImm) or float(zero.value) != 0.0:
             return None
-    while isinstance(expr, tirx.Cast):
+    expr = _converted(expr)
+    if not isinstance(expr, TensorLoad):
+        return None
+    stored = str(expr.source.dtype)
+    lossless = stored in _EXACT and (not stored.startswith("float") or final.startswith("float"))
+    return Factor(expr, guard) if stored == final or lossless else None
+
+
+def _converted(expr: Any) -> Any:
+    """What `expr` converts, through floats and int32 only."""
+    while isinstance(expr, tirx.Cast) and str(expr.ty) in ("float16", "float32", "int32"):
         expr = expr.value
-    return Factor(expr, guard) if isinstance(expr, TensorLoad) else None
+    return expr
 
 
 def _uses(factor: Factor, axis: tirx.IterVar) -> bool:

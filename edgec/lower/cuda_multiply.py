@@ -30,6 +30,9 @@ _WIDEST_BYTES = 16
 _BLOCKS_WANTED = 48
 """Fewer leave processors of the smallest GPUs idle."""
 
+_TO_FLOAT = {"float16", "float32", "int8", "uint8"}
+"""Stored types that are multiplied as floats."""
+
 _TENSOR_CORES = 80
 """The capability from which m16n8k16 on half precision is there."""
 
@@ -55,7 +58,8 @@ def tiles_for(problem: Contraction, arch: int) -> Tiles | None:
     if min(rows, columns, terms) < _FEWEST or size(problem.batches) > 65535:
         return None
     stored = {problem.left.dtype, problem.right.dtype}
-    if not stored <= {"float16", "float32"} or str(problem.sums.dtype) not in stored | {"float32"}:
+    floats = stored <= _TO_FLOAT and _sums(problem) in ("float32", *stored - {"int8", "uint8"})
+    if not floats and not (problem.left.bytes_ and stored == {_sums(problem)}):
         return None
     half = stored == {"float16"} and arch >= _TENSOR_CORES
     costs = _HALF if half else _SINGLE
@@ -69,6 +73,10 @@ def tiles_for(problem: Contraction, arch: int) -> Tiles | None:
     best = min(costs, key=cost)
     name = "edgec_multiply_half" if half else "edgec_multiply"
     return Tiles(*best, 128 if half else 256, name)
+
+
+def _sums(problem: Contraction) -> str:
+    return str(problem.sums.dtype)
 
 
 def source_of(
@@ -98,6 +106,7 @@ def source_of(
             *fields,
             f"  using left_type = {c_type(problem.left.dtype)};",
             f"  using right_type = {c_type(problem.right.dtype)};",
+            f"  using sum_type = {'int32_t' if problem.left.bytes_ else 'float'};",
             f"  static constexpr int ROWS = {size(problem.rows)};",
             f"  static constexpr int COLUMNS = {size(problem.columns)};",
             f"  static constexpr int TERMS = {size(problem.terms)};",
@@ -154,7 +163,7 @@ class _Text:
         printer = Printer(names, _no_load)
         if factor.guard is not None:
             lines.append(f"    if (!({printer(factor.guard)})) return nullptr;")
-        pointer = self._pointer(factor.load.source)
+        pointer = f"(const {name}_type *){self._pointer(factor.load.source)}"
         return [*lines, f"    return {pointer} + ({printer(factor.place())});", "  }"]
 
     def finish(self) -> list[str]:
@@ -162,7 +171,7 @@ class _Text:
         problem = self.problem
         names: dict[Any, str] = {}
         lines = [
-            "  __device__ void finish(int z, int p, int q, float sum) const {",
+            "  __device__ void finish(int z, int p, int q, sum_type sum) const {",
             *_decoded(names, problem.batches, "z"),
             *_decoded(names, problem.rows, "p"),
             *_decoded(names, problem.columns, "q"),

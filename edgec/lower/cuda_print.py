@@ -127,6 +127,8 @@ class Printer:
             return f"({arguments[0]} ? {arguments[1]} : {arguments[2]})"
         if name == "likely":
             return arguments[0]
+        if name == "to_nearest":
+            return f"__float2int_rn({arguments[0]})"
         if name not in _FUNCTIONS or str(call.args[0].ty) not in ("float32", "float16"):
             raise NotPrintable(f"function {name}")
         wide = f"{_FUNCTIONS[name]}((float)({arguments[0]}))"

@@ -19,7 +19,9 @@ from edgec.emit.cuda_kernel import CudaKernel
 from edgec.emit.cuda_twin import link_twin
 from edgec.emit.toolchain import Toolchain
 from edgec.lower.cuda_build import compile_cuda_kernel
+from edgec.lower.dot import dot4, quad
 from edgec.lower.kernels import tvm
+from edgec.lower.requantize import requantized
 
 Array = np.ndarray[Any, Any]
 TARGET = targets.resolve("jetson")
@@ -162,6 +164,45 @@ def test_convolutions(dtype: str, vectors: bool, tmp_path: Path) -> None:
     exact += bias.astype(np.float64)[:, None, None]
     tolerance = 2e-2 if dtype == "float16" else 1e-4
     np.testing.assert_allclose(out, exact, rtol=tolerance, atol=tolerance)
+
+
+def bytes_product(rows: int, columns: int, terms: int) -> Any:
+    """a b of uint8 and int8, in quads, to the nearest uint8 after a scale."""
+    a = te.placeholder((rows, 4 * terms), "uint8", name="a")
+    b = te.placeholder((terms, columns), "int32", name="b")
+    k = te.reduce_axis((0, terms), "k")
+    sums = te.compute(
+        (rows, columns),
+        lambda i, j: te.sum(
+            dot4(quad(*(a[i, 4 * k + byte] for byte in range(4))), b[k, j]), axis=k
+        ),
+        name="sums",
+    )
+    out = te.compute(
+        (rows, columns),
+        lambda i, j: requantized(
+            sums[i, j].astype("float32") * tirx.const(0.001, "float32"), 128, 0, 255, "uint8"
+        ),
+        name="out",
+    )
+    return te.create_prim_func([a, b, out])
+
+
+@pytest.mark.parametrize(("rows", "columns", "terms"), [(40, 24, 12), (3, 24, 12)])
+def test_products_of_bytes_are_exact(rows: int, columns: int, terms: int, tmp_path: Path) -> None:
+    """By tiles, and, for few rows, by TVM's loops."""
+    kernel = compiled(bytes_product(rows, columns, terms))
+    assert ("edgec_multiply<" in kernel.source) == (rows >= 8)
+    assert "IDP.4A.U8.S8" in instructions(kernel, tmp_path)
+    chance = np.random.default_rng(5)
+    a = chance.integers(0, 256, (rows, 4 * terms), np.uint8)
+    b = chance.integers(-128, 128, (4 * terms, columns), np.int8)
+    packed = np.ascontiguousarray(b.reshape(terms, 4, columns).transpose(0, 2, 1)).view(np.int32)
+    out = np.zeros((rows, columns), np.uint8)
+    run(kernel, tmp_path, [a, packed.reshape(terms, columns), out])
+    scaled = (a.astype(np.int32) @ b.astype(np.int32)).astype(np.float32) * np.float32(0.001)
+    exact = np.rint(np.clip(scaled, -128, 127)).astype(np.int32) + 128
+    np.testing.assert_array_equal(out, exact.astype(np.uint8))
 
 
 def instructions(kernel: CudaKernel, folder: Path) -> str:
