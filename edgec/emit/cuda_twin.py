@@ -27,10 +27,18 @@ _TOGETHER = re.compile(r"\b(?:__sync|__shfl|edgec_multiply)")
 
 
 def link_twin(
-    kernels: Sequence[CudaKernel], arch: str, toolkit: int, toolchain: Toolchain, jobs: int = 2
+    kernels: Sequence[CudaKernel],
+    arch: str,
+    toolkit: int,
+    toolchain: Toolchain,
+    *,
+    soname: str = "libcuda.so.1",
 ) -> bytes:
-    """A `libcuda.so.1` for the host of `toolchain` that can run `kernels`, made for `arch` by a
-    toolkit of version `toolkit`, 12060 for 12.6."""
+    """A driver for the host of `toolchain` that can run `kernels`, made for `arch` by a toolkit of
+    version `toolkit`, 12060 for 12.6.
+
+    By the driver's own `soname` whatever opens the driver in the same process gets it, NVRTC too.
+    """
     sources = list(dict.fromkeys(kernel.source for kernel in kernels if kernel.launches))
 
     def compiled(source: str) -> bytes:
@@ -41,12 +49,12 @@ def link_twin(
             options=_AS_CPP,
         )
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compiled, sources))
     table = _table(kernels, arch, toolkit)
     objects.append(toolchain.compile(table, includes=(_HERE,)))
     objects.append(toolchain.compile(_HERE / _DRIVER, includes=(_HERE,), options=("-std=c11",)))
-    return toolchain.shared_library(objects, exports=["cu*"], soname="libcuda.so.1")
+    return toolchain.shared_library(objects, exports=["cu*"], soname=soname)
 
 
 def _table(kernels: Sequence[CudaKernel], arch: str, toolkit: int) -> str:

@@ -36,7 +36,8 @@ def run(kernel: CudaKernel, folder: Path, arrays: list[Array]) -> None:
     """Launch `kernel` on arrays, inputs then outputs, by the functions of a twin of the driver."""
     toolchain = Toolchain.of(targets.host(), Cache.default().path)
     path = folder / "twin.so"
-    path.write_bytes(link_twin([kernel], TARGET.gpu_arch, 12060, toolchain))
+    twin = link_twin([kernel], TARGET.gpu_arch, 12060, toolchain, soname="twin.so")
+    path.write_bytes(twin)
     driver = ctypes.CDLL(str(path))
     sizes = [*(array.nbytes for array in arrays), max(kernel.scratch_bytes, 1)]
     places = [ctypes.c_uint64() for _ in sizes]
