@@ -21,6 +21,7 @@ from tvm.ir import IRModule, PointerType, PrimType
 
 from edgec.lower.dot import expand_dots
 from edgec.lower.fast_math import expand_math
+from edgec.lower.half import expand_halves
 from edgec.targets import Target
 from edgec.targets.cpu import schedule
 from edgec.targets.cpu.knobs import Decided, Value
@@ -99,7 +100,8 @@ def lower(
     function = function.with_attr("tirx.noalias", True)
     module = _LOOPS_TO_VECTORS(IRModule({symbol: function}))
     module = _TO_FLAT(IRModule({symbol: expand_dots(module[symbol], target)}))
-    function = _on_stack(expand_math(module[symbol]))
+    function = expand_halves(expand_math(module[symbol]), target)
+    function = _on_stack(function)
     module = IRModule({symbol: with_c_signature(function, overwrites)})
     module = _FLAT_TO_LLVM(module)
     return IRModule({symbol: _returning_zero(module[symbol])})
