@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -q --durations=5
 export EDGEC_CACHE_DIR ?= $(CURDIR)/build/cache
 
 .PHONY: help setup demo test test-nightly test-nnsmith lint types bench bench-optimize \
-        op-coverage clean \
+        op-coverage target-pages bench-arm clean \
         test-lint test-compile test-passes test-kernels test-targets test-cuda test-runtime test-models test-tune test-quantize
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -38,7 +38,8 @@ demo: build/digits_cnn.host.edgec ## compile a model, verify it, run it on real 
 
 # One pattern rule per target name that takes part in file names, for models of this repository and
 # for those of the zoo. The .d file that -MD writes names everything the artifact depends on.
-TARGETS := host x86-64-v2 x86-64-v3 x86-64-v4 n100 elkhart-lake aarch64
+TARGETS := host x86-64-v2 x86-64-v3 x86-64-v4 n100 elkhart-lake aarch64 armv7 rpi3 rpi4 rpi5 rpi-zero2 \
+           jetson jetson-orin-nano jetson-agx-orin jetson-xavier jetson-thor
 define compile_rules
 build/%.$(1).edgec: models/%.onnx | $(VENV)/ready
 	@mkdir -p build
@@ -115,6 +116,12 @@ bench-optimize: setup ## `edgec optimize` beside onnxsim and onnxslim, and on la
 
 op-coverage: setup ## docs/op-coverage.md: what becomes of the standard's own node tests
 	$(BIN)/python bench/op_coverage.py
+
+target-pages: setup ## docs/targets: compile the models for the targets, and note how far each was proved
+	$(BIN)/python bench/target_pages.py --models all
+
+bench-arm: setup ## docs/arm-instructions.md: instructions under QEMU, beside ncnn and ONNX Runtime
+	$(BIN)/python bench/arm_instructions.py --output docs/arm-instructions.md
 
 clean: ## remove what was built
 	rm -rf build

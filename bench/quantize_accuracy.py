@@ -1,6 +1,6 @@
 """What quantization costs in accuracy on trained models, and what each option of it wins back.
 
-    .venv/bin/python bench/quantize_accuracy.py [MODEL ...] [--options NAME;...]
+    .venv/bin/python bench/quantize_accuracy.py [MODEL ...] [--options NAME;...] [--judge DIR]
 
 prints a row of docs/quantize-accuracy.md for each model and set of options. Data never used for
 calibration judges: held-out digits and scenes of them, each half of the face photos in turn, other
@@ -41,11 +41,14 @@ OPTIONS = {
     "smooth 0.3": Recovery(smooth=0.3),
     "smooth 0.5": Recovery(smooth=0.5),
     "smooth 0.7": Recovery(smooth=0.7),
+    "smooth auto": Recovery(smooth="auto"),
     "bias": Recovery(bias_correction=True),
     "adaround": Recovery(rounding="adaround"),
     "gptq": Recovery(rounding="gptq"),
-    "smooth 0.7, adaround, bias": Recovery(False, 0.7, "adaround", True),
+    "smooth auto, adaround": Recovery(False, "auto", "adaround"),
+    "smooth auto, adaround, bias": Recovery(False, "auto", "adaround", True),
 }
+PEERS = ("onnxruntime", "nncf")
 PROFILES = ("portable", "x86")
 
 
@@ -180,12 +183,27 @@ def sqnr(wanted: Sequence[Feed], given: Sequence[Feed]) -> float:
     return min(ratios)
 
 
+def export(folder: Path) -> None:
+    """Write what each fold is calibrated with, and beside it where its model is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in cases():
+        for index, (calibration, _) in enumerate(case.folds):
+            file = folder / f"{case.path.stem}.{index}.npz"
+            np.savez(file, **calibration)
+            file.with_suffix(".txt").write_text(str(case.path))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*")
     parser.add_argument("--options", default=";".join(OPTIONS))
     parser.add_argument("--profiles", default=",".join(PROFILES))
+    parser.add_argument("--export", type=Path, metavar="DIR", help="write the calibration data")
+    parser.add_argument("--judge", type=Path, metavar="DIR", help="what quantize_peers.py made")
     args = parser.parse_args()
+    if args.export is not None:
+        export(args.export)
+        return
     print("| model | profile | options | result | SQNR |\n|---|---|---|---|---|")
     for case in cases():
         name = case.path.stem
@@ -193,7 +211,14 @@ def main() -> None:
             continue
         wanted = [run(onnx.load(case.path), test) for _, test in case.folds]
         print(f"| {name} | float | | {case.judge(wanted, wanted)} | |", flush=True)
-        for profile in args.profiles.split(","):
+        for label in PEERS if args.judge is not None else ():
+            files = [args.judge / f"{name}.{i}.{label}.onnx" for i in range(len(case.folds))]
+            if all(file.exists() for file in files):
+                pairs = zip(files, case.folds, strict=True)
+                given = [run(onnx.load(file), test) for file, (_, test) in pairs]
+                result = f"{case.judge(wanted, given)} | {sqnr(wanted, given):.1f} dB"
+                print(f"| {name} | {label} | | {result} |", flush=True)
+        for profile in filter(None, args.profiles.split(",")):
             for label in args.options.split(";"):
                 options = QuantizeOptions(profile=profile, recovery=OPTIONS[label])
                 given = [

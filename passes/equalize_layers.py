@@ -1,11 +1,12 @@
 """Give the channels between two layers the same range in the weights of both.
 
     W2 f(W1 x + b1)   =>   (W2 s) f((W1 / s) x + b1 / s)
-    with s = 2^rint(log2(sqrt(max |W1| / max |W2|))) of each channel
+    with s = 2^rint(log2(sqrt(max(|W1|, |b1|) / max |W2|))) of each channel
 
 Quantization with one scale for all channels then loses least in the two together (cross-layer
-equalization; Nagel et al. 2019, arXiv:1906.04721, with factors that are powers of two). It goes
-through the layers until all factors are 1, since one has neighbours before it and behind.
+equalization; Nagel et al. 2019, arXiv:1906.04721, with factors that are powers of two, and biases
+counted in: a channel of small weights may be large by its bias). It goes through the layers until
+all factors are 1, since one has neighbours before it and behind.
 
 *Needs* a Conv, Gemm or MatMul whose result goes, through Relu, LeakyRelu, pools and padding by zero
 alone, to others of constant weights. The graph must not be quantized yet.
@@ -60,7 +61,7 @@ class EqualizeLayers(Pass):
 
 def _equalize(joint: Joint, graph: Graph) -> bool:
     """Move the factors of one joint; whether one of them was not 1."""
-    before = joint.before[0].largest()
+    before = np.max([place.largest() for place in joint.before], axis=0)
     after = np.max([place.largest() for place in joint.after], axis=0)
     able = (before > 0) & (after > 0)
     ratio = np.sqrt(np.divide(before, after, out=np.ones_like(before), where=able))

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec.cache import Cache
 from edgec.commands import arguments
-from edgec.compiler import Result, compile_model, emit_forms, source_files
+from edgec.compiler import ModelSource, Result, compile_model, emit_forms, source_files
 from edgec.display import Display
 from edgec.emit.archive import write_file
 from edgec.emit.artifact import linkable
@@ -18,9 +18,13 @@ from edgec.emit.export import export as export_files
 from edgec.emit.linkable import link_runner
 from edgec.emit.toolchain import Toolchain
 from edgec.errors import ArtifactError, UsageError
+from edgec.options import Options
 from edgec.optreport import pass_table
 from edgec.report import duration, size
 from edgec.tune.records import Store
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def compile_(args: argparse.Namespace, display: Display) -> int:
@@ -38,10 +42,13 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
         from edgec.commands.tune import tune_before
 
         options = tune_before(args.model, options, args.tune, display)
+    source: ModelSource = args.model
+    if args.quantize:
+        source, options = _quantized(args, options, display)
     print_after = frozenset(args.print_after)
     if args.emit:
         written = emit_forms(
-            args.model,
+            source,
             args.emit.split(","),
             args.output,
             options,
@@ -55,7 +62,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
     output = args.output or Path(Path(args.model).stem + ".edgec")
     observe = args.print_after or args.time_passes or args.save_temps is not None
     result = compile_model(
-        args.model,
+        source,
         output,
         options,
         cache=replace(Cache.default(), reuse=not args.no_cache),
@@ -86,6 +93,27 @@ def export(args: argparse.Namespace, display: Display) -> int:
     paths = [str(path) for path in written]
     display.result({"target": target.name, "written": paths}, "\n".join(paths))
     return 0
+
+
+def _quantized(
+    args: argparse.Namespace, options: Options, display: Display
+) -> tuple[onnx.ModelProto, Options]:
+    """The model, quantized for its target, and options that fit it."""
+    from edgec.quantize.quantizer import QuantizeOptions, quantize_model
+
+    how = QuantizeOptions(
+        scheme=args.quantize,
+        profile=options.targets[0] if len(options.targets) == 1 else "portable",
+        normalize=tuple(args.normalize),
+        shapes=arguments.shapes(args.shape),
+        dims=arguments.single_dims(args.dim),
+        trusted=args.trusted,
+    )
+    result = quantize_model(args.model, args.calib, how, display.event)
+    for note in result.notes:
+        display.event({"event": "note", "text": note})
+    name = options.name or Path(args.model).stem
+    return result.model, replace(options, name=name, shapes={}, dims={})
 
 
 def _write_runner(

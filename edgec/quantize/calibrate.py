@@ -19,7 +19,7 @@ from edgec.graph import Graph
 from edgec.onnx_io import value_info
 from edgec.peers import EngineError, EngineProcess
 from edgec.program import Tensor
-from edgec.quantize.statistics import Statistics
+from edgec.quantize.statistics import Histogram, Statistics
 
 FEW_SAMPLES = 8
 """Fewer samples than this are worth a note."""
@@ -54,13 +54,17 @@ def calibrate(
     tensors: Sequence[gs.Tensor],
     samples: Iterable[Sample],
     on_sample: Callable[[int], None] = lambda count: None,
+    *,
+    histograms: bool = False,
 ) -> dict[str, Statistics]:
     """What the values of `tensors`, by name, are like on all `samples`.
 
     `on_sample` hears after each how many there were. Raises DataError for bad samples, and where
     ONNX Runtime cannot run the model on one.
     """
-    found = {tensor.name: Statistics() for tensor in tensors}
+    found = {
+        tensor.name: Statistics(histogram=Histogram() if histograms else None) for tensor in tensors
+    }
     with Run(graph, tensors) as run:
         for count, sample in enumerate(samples, 1):
             values = run(sample)

@@ -38,13 +38,13 @@ class Maker:
         """The plan in which the units `floats` are not integers."""
         return make_plan(self.graph, self.profile, self.ranges, {*self.exclude, *floats})
 
-    def model(self, floats: Collection[str] = ()) -> onnx.ModelProto:
-        """The model of that plan, its weights and biases refined."""
+    def model(self, floats: Collection[str] = ()) -> tuple[Plan, onnx.ModelProto]:
+        """That plan and its model, with weights and biases refined."""
         plan, graph = self.plan(floats), self.graph
         if self.recovery.refines:
             graph = graph.copy()
             self.recovery.after(graph, plan, self.profile, self.samples)
-        return self.write(plan, graph)
+        return plan, self.write(plan, graph)
 
     def write(self, plan: Plan, graph: Graph | None = None) -> onnx.ModelProto:
         """The graph, or a copy with other biases, with `plan` written into it: a standard model."""

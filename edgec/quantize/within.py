@@ -18,7 +18,7 @@ from edgec.quantize.budget import (
     keep_budget,
 )
 from edgec.quantize.maker import Maker
-from edgec.quantize.plan import structure
+from edgec.quantize.plan import Plan, structure
 from edgec.quantize.sensitivity import SAMPLES, Runner, rank
 from edgec.quantize.units import Unit
 from edgec.tensors import Constant
@@ -28,8 +28,8 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 def within(
     maker: Maker, most: float, metric: Metric | None, on_event: OnEvent = lambda event: None
-) -> Kept:
-    """The model of `maker` that is worse than the float one by `most` at most.
+) -> tuple[Plan, Kept]:
+    """The plan and model of `maker` that is worse than the float one by `most` at most.
 
     Raises OutOfBudget where there is none, DataError where the metric fails.
     """
@@ -44,6 +44,12 @@ def within(
     def alone(name: str) -> onnx.ModelProto:
         return maker.write(maker.plan(costs.keys() - {name}))
 
+    plans: dict[frozenset[str], Plan] = {}
+
+    def build(floats: frozenset[str]) -> onnx.ModelProto:
+        plans[floats], model = maker.model(floats)
+        return model
+
     def on_layer(done: int) -> None:
         counts = {"done": done, "total": len(costs)}
         on_event({"event": "progress", "stage": "layer", "item": "", **counts})
@@ -57,13 +63,14 @@ def within(
             drop_of = drop_by_outputs(runner, plain, list(maker.samples))
         else:
             drop_of = drop_by_metric(runner, metric, plain)
-        return keep_budget(
+        kept = keep_budget(
             drop_of,
             most,
-            maker.model,
+            build,
             lambda: rank(runner, costs, alone, plain, few, on_layer),
             on_trial,
         )
+    return plans[kept.floats], kept
 
 
 def macs(unit: Unit) -> float:

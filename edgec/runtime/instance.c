@@ -115,7 +115,8 @@ edgec_status edgec_create_on(edgec_backend *backend, const edgec_model *model,
   return edgec_fail(options.error, options.error_size, status, __VA_ARGS__)
   if (edgec_host_lacks(model->cpu_features, missing, sizeof missing))
     REFUSE(EDGEC_UNSUPPORTED, "this CPU has no '%s', which model '%s' was compiled to use: compile "
-           "it for this machine", missing, model->name);
+           "it for this machine (edgec compile MODEL --target NAME; `edgec targets probe` finds NAME)",
+           missing, model->name);
   if (options.device > 0)
     REFUSE(EDGEC_UNSUPPORTED, "GPU %d was asked for, and model '%s' has code for a CPU only: "
            "compile it for a target with a GPU", options.device, model->name);

@@ -300,7 +300,8 @@ int main(int count, char **words) {
   options.error = why;
   options.error_size = sizeof why;
   edgec_instance *instance;
-  if (edgec_create(model, &options, &instance)) die(DEVICE, why, "");
+  edgec_status created = edgec_create(model, &options, &instance);
+  if (created) die(created == EDGEC_UNSUPPORTED ? ARTIFACT : DEVICE, why, "");
 
   if (a.selftest) {
     if (!*EDGEC_GOLDEN_SHA256) die(ARTIFACT, "this program was built without golden data", "");

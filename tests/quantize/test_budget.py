@@ -79,7 +79,7 @@ def test_a_layer_is_put_back_where_its_neighbours_were_enough() -> None:
     """l0 has the most error for its cost; l1 alone, which is dearer, takes as much."""
     model = Additive([0.5, 1.0, 0.1], [1.0, 2.5, 1.0])
     kept = model.keep(0.65)
-    assert kept.floats == {"l1"} or kept.drop <= 0.65
+    assert kept.floats == {"l1"}
     assert kept.trials[0] == Trial(frozenset(), pytest.approx(1.6))
 
 

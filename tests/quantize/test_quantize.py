@@ -35,14 +35,40 @@ def test_trained_digits_are_still_told(name: str, profile: str) -> None:
 
 
 @pytest.mark.skipif(not faces.MODEL.exists(), reason="../shared is not there")
-def test_faces_are_found_again() -> None:
+@pytest.mark.parametrize("profile", ["portable", "x86"])
+def test_faces_are_found_again(profile: str) -> None:
+    """All photos, each half judged by ranges of the other."""
     photos = faces.photos()
-    model = quantize_model(faces.MODEL, {"input": photos[:6]}).model
-    verdict = faces.judge(
-        faces.detections(faces.MODEL, photos[6:]), faces.detections(model, photos[6:])
+    wanted = faces.detections(faces.MODEL, photos)
+    verdicts = []
+    for half, other in ((slice(0, 6), slice(6, 12)), (slice(6, 12), slice(0, 6))):
+        options = QuantizeOptions(profile=profile)
+        model = quantize_model(faces.MODEL, {"input": photos[half]}, options).model
+        assert model.opset_import[0].version == 13
+        verdicts.append(faces.judge(wanted[other], faces.detections(model, photos[other])))
+    total = sum(verdict.wanted for verdict in verdicts)
+    assert total == 604
+    assert sum(verdict.kept for verdict in verdicts) >= 0.99 * total
+    assert sum(verdict.new for verdict in verdicts) <= 0.01 * total
+
+
+@pytest.mark.parametrize("profile", ["portable", "x86"])
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_transformer"])
+def test_openvino_loads_it_and_agrees(name: str, profile: str) -> None:
+    openvino = pytest.importorskip("openvino")
+    images = np.load(MODELS / "digits_test.npz")["image"]
+    model = quantize_model(
+        MODELS / f"{name}.onnx", {"image": images}, QuantizeOptions(profile=profile)
+    ).model
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU")
+    given = compiled({"image": images})["logits"]
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    assert verdict.kept >= 0.97 * verdict.wanted
-    assert verdict.new <= 0.03 * verdict.wanted
+    [wanted] = session.run(None, {"image": images})
+    assert np.abs(given - wanted).max() < 0.15 * np.abs(wanted).max()
+    assert (given.argmax(1) == wanted.argmax(1)).mean() >= 0.98
 
 
 def test_errors(edgec: Edgec, tmp_path: Path) -> None:

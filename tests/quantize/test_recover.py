@@ -15,10 +15,12 @@ from edgec.errors import UsageError
 from edgec.graph import Graph, load
 from edgec.passes.equalize_layers import EqualizeLayers
 from edgec.quantize.quantizer import Quantized, QuantizeOptions, quantize_model
+from edgec.quantize.recover import refine
 from edgec.quantize.recover.joints import find_joints
 from edgec.quantize.recover.recovery import Recovery
 from edgec.quantize.recover.rounding import adaround, gptq
-from edgec.quantize.recover.smooth import LargestInChannels, factors, smooth
+from edgec.quantize.recover.smooth import ChannelSizes, factors, smooth
+from edgec.quantize.recover.smooth import noise as joint_noise
 from edgec.quantize.recover.unfold import columns, rows, weights
 from edgec.quantize.units import Unit
 from edgec.rewrite import optimize
@@ -91,22 +93,54 @@ def test_equalized_layers_compute_the_same_bits(images: dict[str, np.ndarray]) -
 def test_smoothing_moves_sizes_and_keeps_results(noise: dict[str, np.ndarray]) -> None:
     model = uneven()
     graph = load(model)
-    largest = LargestInChannels(graph)
-    largest.add({"r": np.ones((1, 2, 6, 6), np.float32) * np.array([8, 0.5]).reshape(1, 2, 1, 1)})
+    sizes = ChannelSizes(graph)
+    assert [t.name for t in sizes.tensors] == ["r"]
+    for factor in (0.5, 1):
+        laid = np.array([8, -0.5]).reshape(1, 2, 1, 1)
+        sizes.add({"r": np.full((1, 2, 6, 6), factor, np.float32) * laid})
     (joint,) = find_joints(graph)
-    w = joint.after[0].largest()
-    assert factors(joint, 1.0, largest.found) == pytest.approx([8, 0.5])
-    assert factors(joint, 0.0, largest.found) == pytest.approx(1 / w)
-    assert factors(joint, 0.5, largest.found) == pytest.approx(np.sqrt(np.array([8, 0.5]) / w))
-    assert smooth(graph, 0.5, largest.found) == 1
+    own, w = [sizes.found["r"]], joint.after[0].largest()
+    assert factors(joint, 1.0, own) == pytest.approx([8, 0.5])
+    assert factors(joint, 0.0, own) == pytest.approx(1 / w)
+    assert factors(joint, 0.5, own) == pytest.approx(np.sqrt(np.array([8, 0.5]) / w))
+    assert own[0].step(np.array([2.0, 1.0]), symmetric=True) == pytest.approx(4 / 127)
+    assert own[0].step(np.array([2.0, 1.0]), symmetric=False) == pytest.approx(4.5 / 255)
+    assert smooth(graph, 0.5, sizes.found) == 1
     feed = {"x": noise["x"][:1]}
     [wanted], [given] = both(model, graph, feed)
     np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
     with pytest.raises(UsageError, match="2 is not between 0 and 1"):
-        smooth(graph, 2, largest.found)
+        smooth(graph, 2, sizes.found)
 
 
-@pytest.mark.parametrize("recovery", [Recovery(equalize=True), Recovery(smooth=0.5)])
+def test_the_noise_of_a_joint_is_what_rounding_adds(noise: dict[str, np.ndarray]) -> None:
+    """The formula beside rounded products of random weights and values."""
+    random = np.random.default_rng(0)
+    model = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]>'
+        " m (float[n,3] x) => (float[n,40] y) { a = MatMul(x, w)  y = MatMul(a, v) }"
+    )
+    w, v = random.standard_normal((3, 30)), random.standard_normal((30, 40))
+    for name, values in (("w", w), ("v", v)):
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    graph = load(model, symbolic=True)
+    x = random.standard_normal((2000, 30)) * np.linspace(0.1, 1, 30)
+    sizes = ChannelSizes(graph)
+    sizes.add({"a": x})
+    (joint,) = find_joints(graph)
+    for factor in (np.ones(30), np.linspace(0.1, 1, 30)):
+        own = [sizes.found["a"]]
+        step = own[0].step(factor, symmetric=True)
+        steps = np.abs(v * factor[:, None]).max(axis=0) / 127
+        rounded = np.rint(x / factor / step) * step
+        given = rounded @ (np.rint(v * factor[:, None] / steps) * steps)
+        measured = np.square(given - x @ v).sum(axis=1).mean()
+        assert joint_noise(joint, factor, own, True) == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "recovery", [Recovery(equalize=True), Recovery(smooth=0.5), Recovery(smooth="auto")]
+)
 def test_small_channels_are_won_back(recovery: Recovery, noise: dict[str, np.ndarray]) -> None:
     """By a scale of a hundredth more, 6.6 bits of channel 1."""
     model = uneven()
@@ -115,8 +149,14 @@ def test_small_channels_are_won_back(recovery: Recovery, noise: dict[str, np.nda
     assert better > plain + 10
 
 
-@pytest.mark.parametrize("name", ["digits_cnn", "digits_transformer"])
-@pytest.mark.parametrize("rounding", ["adaround", "gptq"])
+@pytest.mark.parametrize(
+    ("name", "rounding"),
+    [
+        ("digits_cnn", "adaround"),
+        ("digits_transformer", "adaround"),
+        ("digits_transformer", "gptq"),
+    ],
+)
 def test_rounding_wins_on_trained_models(
     name: str, rounding: Any, images: dict[str, np.ndarray]
 ) -> None:
@@ -141,6 +181,30 @@ def test_bias_correction_takes_the_mean_error_away(noise: dict[str, np.ndarray])
         ]
         means.append(np.abs(np.mean(errors, axis=(0, 1, 3, 4))).max())
     assert means[1] < means[0] / 2
+
+
+def test_layers_of_too_many_inputs_keep_their_rounding(
+    images: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left is read in several parts."""
+    options = QuantizeOptions(recovery=Recovery(rounding="adaround"))
+    model = MODELS / "digits_cnn.onnx"
+    few = {"image": images["image"][:8]}
+    nearest, whole = (quantize_model(model, few, each) for each in (QuantizeOptions(), options))
+    monkeypatch.setattr(refine, "BYTES", 16 * 150**2)
+    parts = quantize_model(model, few, options)
+    assert not any("too many inputs" in note for note in whole.notes)
+    left = [note for note in parts.notes if "too many inputs for adaround" in note]
+    kept = {
+        name
+        for name, weight in parts.plan.weights.items()
+        if (weight.integers == nearest.plan.weights[name].integers).all()
+    }
+    assert len(kept) == len(left) == 1
+    for name in parts.plan.weights.keys() - kept:
+        np.testing.assert_array_equal(
+            parts.plan.weights[name].integers, whole.plan.weights[name].integers
+        )
 
 
 def loss(h: np.ndarray, weights: np.ndarray, chosen: np.ndarray) -> float:

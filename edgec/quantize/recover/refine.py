@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -32,43 +32,50 @@ def refine(
     correct_bias: bool = False,
 ) -> int:
     """Round the weights of `plan` by `how` ("nearest" leaves them as they are), and fold the mean
-    error that is left into the biases of `graph`; both in place.
+    error that is left into the biases of `graph`, where layers have one or may; both in place.
 
-    `samples` may be read several times. How many layers were changed.
+    `samples` may be read several times. How many layers were changed. Those of too many inputs for
+    `BYTES` keep their rounding; `plan.notes` names them.
     """
     chosen = set(plan.units)
     units = [u for u in find_units(graph, profile)[0] if u.name in chosen and can_unfold(u)]
-    for part in _parts(units, second=how != "nearest"):
-        for unit, moments in _measure(graph, plan, part, samples, second=how != "nearest").items():
-            if how != "nearest":
+    needs = {unit: 0 if how == "nearest" else _bytes(unit) for unit in units}
+    for unit in [unit for unit, need in needs.items() if need > BYTES]:
+        plan.notes.append(f"{unit.first} has too many inputs for {how}")
+        needs[unit] = 0
+    for part in _parts(needs):
+        for unit, moments in _measure(graph, plan, part, samples).items():
+            if moments.second:
                 plan.weights[unit.name] = _rounded(unit, plan.weights[unit.name], moments, how)
             if correct_bias:
                 _correct(unit, plan.weights[unit.name], moments, graph)
     return len(units)
 
 
-def _parts(units: Sequence[Unit], second: bool) -> Iterator[list[Unit]]:
-    """The units in parts whose moments fit into `BYTES`."""
-    part: list[Unit] = []
-    held = 0
-    for unit in units:
-        matrices = columns(unit, unit.first.inputs[1].values)
-        need = 2 * 8 * matrices.shape[0] * matrices.shape[1] ** 2 if second else 0
-        if part and held + need > BYTES:
+def _bytes(unit: Unit) -> int:
+    """Of the second moments of what `unit` reads."""
+    groups, inputs, _ = columns(unit, unit.first.inputs[1].values).shape
+    return int(2 * 8 * groups * inputs**2)
+
+
+def _parts(needs: Mapping[Unit, int]) -> Iterator[dict[Unit, int]]:
+    """`needs`, bytes of each unit, in parts that fit into `BYTES`."""
+    part: dict[Unit, int] = {}
+    for unit, need in needs.items():
+        if part and sum(part.values()) + need > BYTES:
             yield part
-            part, held = [], 0
-        part.append(unit)
-        held += need
+            part = {}
+        part[unit] = need
     if part:
         yield part
 
 
 def _measure(
-    graph: Graph, plan: Plan, units: Sequence[Unit], samples: Iterable[Sample], second: bool
+    graph: Graph, plan: Plan, needs: Mapping[Unit, int], samples: Iterable[Sample]
 ) -> dict[Unit, Moments]:
-    """The moments of what each of `units` reads."""
-    tensors = list(dict.fromkeys(unit.inputs[0] for unit in units))
-    found = {unit: Moments(second) for unit in units}
+    """The moments of what each unit of `needs` reads, second ones where those need bytes."""
+    tensors = list(dict.fromkeys(unit.inputs[0] for unit in needs))
+    found = {unit: Moments(need > 0) for unit, need in needs.items()}
     random = np.random.default_rng(0)
     with Run(graph, tensors) as run:
         for sample in samples:
