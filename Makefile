@@ -87,7 +87,7 @@ test-kernels: setup ## lowering and kernels
 test-tune: setup ## tuning and its records
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/tune)
 test-quantize: setup ## quantization, and where its error comes from
-	@$(call timed,$(PYTEST) -m 'not nightly' $(wildcard tests/quantize) tests/debugquant)
+	@$(call timed,$(PYTEST) -m 'not nightly' tests/quantize tests/debugquant tests/integer)
 test-runtime: setup ## the C runtime and the loader
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/runtime)
 test-targets: setup ## other machines, emulated
@@ -110,6 +110,7 @@ bench: setup ## the tables of the README
 	$(BIN)/python bench/zoo.py
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/speed.py -O 3
+	$(BIN)/python bench/quantized_speed.py
 
 bench-optimize: setup ## `edgec optimize` beside onnxsim and onnxslim, and on large graphs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
