@@ -56,7 +56,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
             on_event=display.event,
         )
         if args.dependencies:
-            _write_dependencies(args.model, options.records, written)
+            _write_dependencies(args, options.records, written)
         display.result({"written": [str(path) for path in written]}, "")
         return 0
     output = args.output or Path(Path(args.model).stem + ".edgec")
@@ -74,7 +74,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
     if args.time_passes:
         display.event({"event": "text", "text": pass_table(result.passes)})
     if args.dependencies:
-        _write_dependencies(args.model, options.records, [output])
+        _write_dependencies(args, options.records, [output])
     if args.runner:
         _write_runner(output, output.with_suffix(".run"), None, args)
     display.result(_facts(result), _summary(result))
@@ -128,11 +128,14 @@ def _write_runner(
     write_file(path, [link_runner(model, toolchain)], executable=True)
 
 
-def _write_dependencies(model: str, records: Path | None, outputs: Sequence[Path]) -> None:
-    """A make rule beside the first output: the outputs depend on the model, its external data and
-    the records; a file that is gone is no error."""
+def _write_dependencies(
+    args: argparse.Namespace, records: Path | None, outputs: Sequence[Path]
+) -> None:
+    """A make rule beside the first output: the outputs depend on the model, its external data, the
+    files of calibration data and the records; a file that is gone is no error."""
     made = " ".join(_for_make(output) for output in outputs)
-    files = [*source_files(model), *([Store(records).file] if records else [])]
+    data = [path for path in map(Path, args.calib) if path.is_file()]
+    files = [*source_files(args.model), *data, *([Store(records).file] if records else [])]
     needed = [_for_make(path) for path in files]
     rules = [f"{made}: {' '.join(needed)}\n", *(f"\n{name}:\n" for name in needed)]
     path = outputs[0]

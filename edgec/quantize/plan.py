@@ -24,7 +24,7 @@ from edgec.quantize.formulas import (
     weight_scale,
 )
 from edgec.quantize.profiles import Profile
-from edgec.quantize.units import Unit, bounds, find_units, in_integers
+from edgec.quantize.units import Unit, bounds, find_units, in_integers, name_of
 from edgec.tensors import Constant
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -74,7 +74,7 @@ def structure(
     tensors that have no range.
     """
     found, reasons = find_units(graph, profile)
-    left = {str(node.outputs[0].name): reason for node, reason in reasons.items()}
+    left = {name_of(node): reason for node, reason in reasons.items()}
     able = []
     for unit in found:
         names = {unit.name, *(name for node in unit.nodes for name in (node.op, node.name))}

@@ -21,7 +21,7 @@ from edgec.data import Sample, index_limits
 from edgec.errors import ModelError, UsageError
 from edgec.external import save_model
 from edgec.graph import Graph
-from edgec.inspect import macs as node_macs
+from edgec.inspect import describe
 from edgec.optimizer import ModelSource, Pipeline
 from edgec.quantize.border import byte_ranges, integer_border
 from edgec.quantize.budget import Kept, Metric
@@ -107,15 +107,14 @@ class Quantized:
 
     @property
     def share(self) -> tuple[int, int] | None:
-        """Multiply-adds of integers and all of them, of products; a dimension that is not known
-        counts as 1. None where nothing is calibrated."""
-        if not self.scheme.calibrated:
+        """Multiply-adds of integers and all of them, for a batch of 1. None where nothing is
+        calibrated, or their number depends on a size that is not known."""
+        total = describe(self.graph.to_onnx())["macs"] if self.scheme.calibrated else None
+        if total is None:
             return None
         units = find_units(self.graph, resolve("portable"))[0]
-        costs = {unit.name: macs(unit) for unit in units if unit.kind == "product"}
-        inside = sum(int(cost) for name, cost in costs.items() if name in self.plan.units)
-        others = (n for n in self.graph.nodes() if n.outputs and n.outputs[0].name not in costs)
-        return inside, sum(map(int, costs.values())) + sum(node_macs(n) or 0 for n in others)
+        inside = (u for u in units if u.kind == "product" and u.name in self.plan.units)
+        return sum(int(macs(unit)) for unit in inside), int(total)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model, atomically; see `edgec.external.save_model`."""
@@ -145,6 +144,7 @@ def quantize_model(
     check_excluded(graph, exclude)
     options.overrides.check(graph)
     if not scheme.calibrated:
+        _check_uncalibrated(options)
         return _without_data(graph, scheme, profile, options.formula, exclude, notes)
     if options.formula != "linear":
         raise UsageError(f"{scheme.name} has no {options.formula} weights", where="--formula")
@@ -181,6 +181,18 @@ def profile_of(options: QuantizeOptions) -> Profile:
     if options.io_dtype not in ("float", "int8", "uint8"):
         raise UsageError(f"there is no border of {options.io_dtype}", where="--io-dtype")
     return profile if options.io_dtype == "float" else replace(profile, inputs=options.io_dtype)
+
+
+def _check_uncalibrated(options: QuantizeOptions) -> None:
+    """Raises UsageError for an option that only calibrated schemes have."""
+    given = {
+        "--max-drop": options.max_drop is not None,
+        "--equalize, --smooth, --rounding or --bias-correction": options.recovery != Recovery(),
+        "--io-dtype": options.io_dtype != "float",
+    }
+    for name, used in given.items():
+        if used:
+            raise UsageError(f"{options.scheme} is not calibrated: w8a8 alone has it", where=name)
 
 
 def _without_data(

@@ -88,3 +88,41 @@ def test_errors(edgec: Edgec, tmp_path: Path) -> None:
     assert edgec(*words).code == 0
     again = ("quantize", tmp_path / "q.onnx", *words[2:])
     assert "the model is quantized already" in edgec(*again).err
+
+
+def test_compile_quantizes_for_its_target(edgec: Edgec, tmp_path: Path) -> None:
+    data, output = MODELS / "digits_test.npz", tmp_path / "q.edgec"
+    words = ("compile", MODELS / "digits_cnn.onnx", "--quantize", "w8a8", "-MD", "-o", output)
+    assert edgec(*words).code == 12
+    done = edgec(*words, "--calib", data)
+    assert done.code == 0, done.err
+    assert str(data) in (tmp_path / "q.edgec.d").read_text()
+    images = np.load(data)["image"]
+    labels = np.load(MODELS / "digits_labels.npy")[: len(images)]
+    assert edgec("run", output, "--input", data, "--output", tmp_path / "out").code == 0
+    logits = np.load(tmp_path / "out" / "logits.npy").reshape(len(images), -1)
+    assert (logits.argmax(1) == labels).mean() >= 0.98
+    card = edgec("inspect", output).out
+    assert "digits_cnn" in card
+
+
+def test_recurrent_layers_count_as_floats_in_the_share() -> None:
+    node = onnx.helper.make_node("GRU", ["x", "w", "r"], ["", "h"], hidden_size=16)
+    rng = np.random.default_rng(0)
+    weights = {"w": (1, 48, 8), "r": (1, 48, 16), "f": (16, 4)}
+    graph = onnx.helper.make_graph(
+        [node, onnx.helper.make_node("MatMul", ["h", "f"], ["y"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [5, 1, 8])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1, 4])],
+        [
+            onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+            for name, shape in weights.items()
+        ],
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    made = quantize_model(model, ["random"])
+    assert made.share == (64, 64 + 5 * 48 * (8 + 16))
+    assert "GRU" in made.plan.left["h"]
