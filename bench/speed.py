@@ -1,11 +1,12 @@
 """The README's table of speed: edgec beside ONNX Runtime, OpenVINO and IREE, each at its best.
 
     python bench/speed.py [NAME ...] [-O 3] [--quick] [--native] [--against ENGINE,...]
-                          [--output FILE.md]
+                          [--records DIR] [--output FILE.md]
 
 By the protocol of `edgec bench`. A model whose A/A row is off is measured again, up to ATTEMPTS
 times, and the try with the best A/A row stands. What was measured is kept in build/speed, so that a
-run that was interrupted goes on where it was; --fresh measures anew. With --native edgec and ONNX
+run that was interrupted goes on where it was; --fresh measures anew. --records names what `edgec
+tune` found. With --native edgec and ONNX
 Runtime are called from C, which no other peer can be. In the end come two threads
 beside one on ResNet-18, and its convolutions beside the most that the processor can do. It is an
 error when a set is slower, beside the best peer, than the bounds in corpus.py.
@@ -56,10 +57,12 @@ class Run:
     calls: int
     fresh: bool
     native: bool
+    records: Path | None = None
 
     def row(self, name: str, model: Path) -> Row:
         """The row of one model: what was kept, else measured now and kept."""
-        file = KEPT / f"{name}.O{self.level}{'.native' if self.native else ''}.json"
+        tuned = "" if self.records is None else ".tuned"
+        file = KEPT / f"{name}.O{self.level}{tuned}{'.native' if self.native else ''}.json"
         versions = [PEERS[peer].version() for peer in self.peers if PEERS[peer].installed]
         source = hashlib.sha256(model.read_bytes()).hexdigest()
         key = key_of(tool_digest(), source, self.level, self.peers, versions, self.calls)
@@ -75,11 +78,11 @@ class Run:
 
     def artifact(self, name: str) -> Path:
         """Where the compiled model is kept."""
-        return KEPT / f"{name}.O{self.level}.edgec"
+        return KEPT / f"{name}.O{self.level}{'.tuned' if self.records else ''}.edgec"
 
     def _measured(self, name: str, model: Path) -> Row:
         artifact = self.artifact(name)
-        compile_model(model, artifact, self.level)
+        compile_model(model, artifact, self.level, self.records)
         tries: list[BenchReport] = []
         while not (tries and tries[-1].believed) and len(tries) < ATTEMPTS:
             tries.append(
@@ -99,9 +102,10 @@ class Run:
         return Row.of(name, report, parts(profile))
 
 
-def compile_model(model: Path, artifact: Path, level: int) -> None:
+def compile_model(model: Path, artifact: Path, level: int, records: Path | None) -> None:
     """In a process of its own. `EdgecError` where it fails."""
     command = [sys.executable, "-m", "edgec.cli", "compile", model, "-o", artifact, f"-O{level}"]
+    command += [] if records is None else ["--records", records]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     result = json.loads(done.stdout.splitlines()[-1])
     if result["event"] != "result":
@@ -176,13 +180,14 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="measure anew what was measured")
     parser.add_argument("--native", action="store_true", help="call engines from C")
     parser.add_argument("--against", metavar="ENGINE,...", help="by default all that can be called")
+    parser.add_argument("--records", type=Path, metavar="DIR", help="what tuning found")
     parser.add_argument("--output", type=Path, help="write the tables here as well")
     args = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
     calls = QUICK_CALLS if args.quick else CALLS
     every_peer = NATIVE if args.native else tuple(PEERS)
     peers = tuple(args.against.split(",")) if args.against else every_peer
-    run = Run(args.level, peers, calls, args.fresh, args.native)
+    run = Run(args.level, peers, calls, args.fresh, args.native, args.records)
     every = {name for group in SETS for name in group.names}
     text, faults = report(run, models(args.names or sorted(every)))
     if args.output:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgec import __version__
-from edgec.commands import recordsoptions
+from edgec.commands import quantizeoptions, recordsoptions
 from edgec.display import Display
 from edgec.errors import EXIT_INTERRUPTED, EdgecError, UsageError
 
@@ -77,7 +77,7 @@ def _parser() -> _Parser:
     _optimize(verbs.add_parser("optimize", help="optimise a model, as ONNX"))
     _bisect(verbs.add_parser("bisect", help="find the rewrite that makes a model wrong"))
     _diff(verbs.add_parser("diff", help="show what changed between two models"))
-    _quantize(verbs.add_parser("quantize", help="make 8-bit integers of a model, by data"))
+    _quantize(verbs.add_parser("quantize", help="make integers of few bits of a model"))
     _debug_quant(
         verbs.add_parser("debug-quant", help="show where a quantized model's error comes from")
     )
@@ -172,6 +172,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         "-MD", dest="dependencies", action="store_true", help="write OUTPUT.d for make"
     )
     recordsoptions.add_choice(parser)
+    quantizeoptions.add_to_compile(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
     parser.add_argument("--name", help="name of the model in C; by default the file's")
     _compilers(parser)
@@ -291,10 +292,11 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calib",
         action="append",
-        required=True,
+        default=[],
         metavar="SOURCE",
         help="samples: an .npz or image file, a folder of them, FILE.py:NAME; may be repeated",
     )
+    quantizeoptions.add_scheme(parser)
     parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
     parser.add_argument("--samples", type=_count, metavar="N", help="calibrate with N at most")
     parser.add_argument(

@@ -26,6 +26,7 @@ from edgec.graph import Graph
 from edgec.quantize.insert import insert
 from edgec.quantize.plan import make_plan
 from edgec.quantize.profiles import resolve
+from edgec.quantize.units import name_of
 from edgec.rewrite import Numerics, Pass, Skip
 from edgec.tensors import Node
 
@@ -44,7 +45,7 @@ class InsertQdq(Pass):
         profile = resolve(self.profile)
         plan = make_plan(graph, profile, dict(map(_range, self.ranges)))
         for node in graph.nodes():
-            reason = plan.left.get(node.outputs[0].name if node.outputs else "")
+            reason = plan.left.get(name_of(node))
             if reason is not None:
                 yield node, Skip(reason)
         yield from insert(graph, plan, profile)

@@ -32,12 +32,14 @@ class Target:
     everything the code needs, `libc` what the library is linked against: the floor "glibc 2.17" or
     "bionic 24", or "musl".
     `vector_bits` is the width of the widest vector registers and `vector_registers` their number,
-    `fma_units` how many of them are multiplied and added a cycle. `l1_bytes` and `l2_bytes` are the
-    data caches that one core has to itself, `l3_bytes` is shared by all. `channel_block` is how
-    many channels of an image lie together (`edgec.lower.blocked`). `qemu` is QEMU's program,
-    `qemu_cpu` the processor that it emulates, empty where it has none, `qemu_most` one with all
-    that can be added. `level` is what a board builds on, empty for a level itself; `optional` has
-    LLVM's and Linux's name of each feature that can be added.
+    `fma_units` how many of them are multiplied and added a cycle. With `lane_operands` a
+    multiply-add takes one operand from a lane of a register, and none from memory; with
+    `nan_maximum` the maximum of two floats is an instruction, and NaN where one of them is.
+    `l1_bytes` and `l2_bytes` are the data caches that one core has to itself, `l3_bytes` is shared
+    by all. `channel_block` is how many channels of an image lie together (`edgec.lower.blocked`).
+    `qemu` is QEMU's program, `qemu_cpu` the processor that it emulates, empty where it has none,
+    `qemu_most` one with all that can be added. `level` is what a board builds on, empty for a level
+    itself; `optional` has LLVM's and Linux's name of each feature that can be added.
 
     Boards alone have `cores`, their number by kind, fastest first, `models`, words by which a board
     or its processor names itself, `ram_mib`, the sizes of memory they come with, and the GPU: what
@@ -58,6 +60,8 @@ class Target:
     vector_bits: int
     vector_registers: int
     fma_units: int
+    lane_operands: bool = False
+    nan_maximum: bool = False
     l1_bytes: int
     l2_bytes: int
     l3_bytes: int = 0

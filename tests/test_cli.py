@@ -324,6 +324,7 @@ def command_lines(digits: Path, digits_artifact: Path, tmp_path: Path) -> dict[s
         "optimize": ["optimize", digits, "-o", tmp_path / "x.onnx"],
         "bisect": ["bisect", digits, "--passes", "fuse-conv-bn"],
         "diff": ["diff", digits, digits],
+        "quantize": ["quantize", digits, "--scheme", "w8a16", "-o", tmp_path / "q.onnx"],
         "run": ["run", digits_artifact],
         "run --selftest": ["run", digits_artifact, "--selftest"],
         "verify": ["verify", digits_artifact, "--against", digits],

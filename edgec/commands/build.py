@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec.cache import Cache
 from edgec.commands import arguments
-from edgec.compiler import Result, compile_model, emit_forms, source_files
+from edgec.compiler import ModelSource, Result, compile_model, emit_forms, source_files
 from edgec.display import Display
 from edgec.emit.archive import write_file
 from edgec.emit.artifact import linkable
@@ -18,9 +18,13 @@ from edgec.emit.export import export as export_files
 from edgec.emit.linkable import link_runner
 from edgec.emit.toolchain import Toolchain
 from edgec.errors import ArtifactError, UsageError
+from edgec.options import Options
 from edgec.optreport import pass_table
 from edgec.report import duration, size
 from edgec.tune.records import Store
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def compile_(args: argparse.Namespace, display: Display) -> int:
@@ -38,10 +42,13 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
         from edgec.commands.tune import tune_before
 
         options = tune_before(args.model, options, args.tune, display)
+    source: ModelSource = args.model
+    if args.quantize:
+        source, options = _quantized(args, options, display)
     print_after = frozenset(args.print_after)
     if args.emit:
         written = emit_forms(
-            args.model,
+            source,
             args.emit.split(","),
             args.output,
             options,
@@ -49,13 +56,13 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
             on_event=display.event,
         )
         if args.dependencies:
-            _write_dependencies(args.model, options.records, written)
+            _write_dependencies(args, options.records, written)
         display.result({"written": [str(path) for path in written]}, "")
         return 0
     output = args.output or Path(Path(args.model).stem + ".edgec")
     observe = args.print_after or args.time_passes or args.save_temps is not None
     result = compile_model(
-        args.model,
+        source,
         output,
         options,
         cache=replace(Cache.default(), reuse=not args.no_cache),
@@ -67,7 +74,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
     if args.time_passes:
         display.event({"event": "text", "text": pass_table(result.passes)})
     if args.dependencies:
-        _write_dependencies(args.model, options.records, [output])
+        _write_dependencies(args, options.records, [output])
     if args.runner:
         _write_runner(output, output.with_suffix(".run"), None, args)
     display.result(_facts(result), _summary(result))
@@ -88,6 +95,27 @@ def export(args: argparse.Namespace, display: Display) -> int:
     return 0
 
 
+def _quantized(
+    args: argparse.Namespace, options: Options, display: Display
+) -> tuple[onnx.ModelProto, Options]:
+    """The model, quantized for its target, and options that fit it."""
+    from edgec.quantize.quantizer import QuantizeOptions, quantize_model
+
+    how = QuantizeOptions(
+        scheme=args.quantize,
+        profile=options.targets[0] if len(options.targets) == 1 else "portable",
+        normalize=tuple(args.normalize),
+        shapes=arguments.shapes(args.shape),
+        dims=arguments.single_dims(args.dim),
+        trusted=args.trusted,
+    )
+    result = quantize_model(args.model, args.calib, how, display.event)
+    for note in result.notes:
+        display.event({"event": "note", "text": note})
+    name = options.name or Path(args.model).stem
+    return result.model, replace(options, name=name, shapes={}, dims={})
+
+
 def _write_runner(
     artifact: Path, path: Path, variant: str | None, args: argparse.Namespace
 ) -> None:
@@ -100,11 +128,14 @@ def _write_runner(
     write_file(path, [link_runner(model, toolchain)], executable=True)
 
 
-def _write_dependencies(model: str, records: Path | None, outputs: Sequence[Path]) -> None:
-    """A make rule beside the first output: the outputs depend on the model, its external data and
-    the records; a file that is gone is no error."""
+def _write_dependencies(
+    args: argparse.Namespace, records: Path | None, outputs: Sequence[Path]
+) -> None:
+    """A make rule beside the first output: the outputs depend on the model, its external data, the
+    files of calibration data and the records; a file that is gone is no error."""
     made = " ".join(_for_make(output) for output in outputs)
-    files = [*source_files(model), *([Store(records).file] if records else [])]
+    data = [path for path in map(Path, args.calib) if path.is_file()]
+    files = [*source_files(args.model), *data, *([Store(records).file] if records else [])]
     needed = [_for_make(path) for path in files]
     rules = [f"{made}: {' '.join(needed)}\n", *(f"\n{name}:\n" for name in needed)]
     path = outputs[0]

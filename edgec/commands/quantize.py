@@ -12,6 +12,7 @@ from edgec.display import Display
 from edgec.errors import UsageError
 from edgec.external import save_model
 from edgec.quantize.budget import OutOfBudget, metric_of
+from edgec.quantize.overrides import Overrides, read_overrides
 from edgec.quantize.quantizer import Quantized, QuantizeOptions, quantize_model
 from edgec.quantize.reader import load_name
 from edgec.quantize.recover.recovery import Recovery
@@ -20,10 +21,18 @@ from edgec.report import table
 
 def quantize(args: argparse.Namespace, display: Display) -> int:
     """Write the quantized model, and say what was done."""
-    output = args.output or Path(args.model).with_suffix(".int8.onnx")
+    suffix = "int8" if args.scheme == "w8a8" else args.scheme
+    output = args.output or Path(args.model).with_suffix(f".{suffix}.onnx")
     if args.eval is not None and args.max_drop is None:
         raise UsageError("there is nothing to evaluate for", where="--eval", hint="--max-drop 0.01")
     options = QuantizeOptions(
+        scheme=args.scheme,
+        formula=args.formula,
+        calibrator=args.calibrator,
+        symmetric=args.symmetric,
+        per_channel=args.per_channel,
+        io_dtype=args.io_dtype,
+        overrides=Overrides() if args.overrides is None else read_overrides(args.overrides),
         profile=args.profile,
         exclude=tuple(args.exclude),
         normalize=tuple(args.normalize),
@@ -56,8 +65,12 @@ def _facts(result: Quantized, output: Path) -> dict[str, Any]:
         "floats": sorted(kept.floats),
         "layers": [asdict(layer) for layer in kept.layers],
     }
+    share = result.share
     return {
         "path": str(output),
+        "scheme": result.scheme.name,
+        "integer_macs": share and share[0],
+        "macs": share and share[1],
         "samples": result.samples,
         "units": result.plan.units,
         "left": result.plan.left,
@@ -69,10 +82,7 @@ def _text(result: Quantized, output: Path, full: bool) -> str:
     parts = []
     if full:
         parts.append(table(("left in floats", "why"), list(result.plan.left.items()), text=(0, 1)))
-    lines = [
-        f"{output}: {len(result.plan.weights)} layers in integers, calibrated with "
-        f"{result.samples} samples"
-    ]
+    lines = [f"{output}: {_outcome(result)}"]
     if result.kept is not None:
         floats = ", ".join(sorted(result.kept.floats)) or "none"
         lines.append(
@@ -80,3 +90,13 @@ def _text(result: Quantized, output: Path, full: bool) -> str:
             f"left in floats for it: {floats}"
         )
     return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def _outcome(result: Quantized) -> str:
+    if not result.scheme.calibrated:
+        return f"{len(result.plan.units)} layers by {result.scheme.name}"
+    layers, share = len(result.plan.weights), result.share
+    text = f"{layers} layers in integers, calibrated with {result.samples} samples"
+    if share is None or not share[1]:
+        return text
+    return f"{text}; {share[0] / share[1]:.1%} of the multiply-adds are of integers"

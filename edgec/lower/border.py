@@ -11,11 +11,19 @@ from edgec.lower.window import Window
 
 
 def bordered(
-    data: te.Tensor, top: int, left: int, rows: int, columns: int, space: int = 2, fill: float = 0
+    data: te.Tensor,
+    top: int,
+    left: int,
+    rows: int,
+    columns: int,
+    space: int = 2,
+    fill: float = 0,
+    kept: bool = False,
 ) -> te.Tensor:
     """`data` [N, C, H, W] or [N, C / b, H, W, b] inside of zeros, or of `fill`, `rows` by `columns`
     in all; rows and columns that nobody asks for are not there. The image itself where nothing is
-    added. `space` is the axis of its rows, which that of its columns follows."""
+    added. `space` is the axis of its rows, which that of its columns follows. A border that is
+    `kept` is a stage of its own (`edgec.targets.cpu.blocks`)."""
     height, width = int(data.shape[space]), int(data.shape[space + 1])
     if not top and not left and rows <= height and columns <= width:
         return data
@@ -27,7 +35,7 @@ def bordered(
         return tirx.if_then_else(inside, value, literal(fill, str(data.dtype)))
 
     shape = (*data.shape[:space], rows, columns, *data.shape[space + 2 :])
-    return te.compute(shape, element, name="pad")
+    return te.compute(shape, element, name="pad", attrs={"edgec.kept": True} if kept else None)
 
 
 def padded_for(data: te.Tensor, w: Window, space: int = 2) -> te.Tensor:

@@ -12,26 +12,31 @@ from math import prod
 from tvm import s_tir, tirx
 
 from edgec.lower.joined import blocks_of
+from edgec.program import dtype_of
 
 LEAST_BYTES = 512 << 10
 """Images smaller than this stay in a core's cache anyway."""
+
+
+_DEPTHWISE = ("depthwise_blocked", "depthwise_quads")
 
 
 def feeds_depthwise(first: tirx.PrimFunc, second: tirx.PrimFunc, place: int) -> bool:
     """Whether `second` is a depthwise convolution of a large image, its parameter `place`, that
     `first` computes from few of its own inputs; both with a tail, in blocked form."""
     image = second.params[place]
-    if 4 * prod(int(extent) for extent in image.shape) < LEAST_BYTES:
+    if dtype_of(str(image.dtype)).itemsize * prod(map(int, image.shape)) < LEAST_BYTES:
         return False
     producer, consumer = blocks_of(first), blocks_of(second)
     convs = [block for block in producer if block.name_hint == "conv2d_blocked"]
-    depthwise = [block.name_hint for block in consumer[:2]]
+    names = [block.name_hint for block in consumer]
+    depthwise = names[1:] if names[0] == "pad" else names
     return (
         len(convs) == 1
         and _reads_little(convs[0])
         and not producer[-1].same_as(convs[0])
-        and depthwise in (["pad", "depthwise_blocked"], ["depthwise_blocked", depthwise[-1]])
-        and consumer[-1].name_hint != "depthwise_blocked"
+        and len(depthwise) > 1
+        and depthwise[0] in _DEPTHWISE
         and consumer[0].reads[0].source.same_as(image)
     )
 

@@ -12,7 +12,7 @@ arithmetic on other machines. All are exact: VPMADDUBSW, which saturates, is not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tvm
@@ -88,6 +88,21 @@ def _typed(kind: str, lanes: int) -> str:
     return kind if lanes == 1 else f"{kind}x{lanes}"
 
 
+_LANES = 16
+_ACROSS = [4 * part + group for group in range(4) for part in range(4)]
+"""Words of four lanes each, 4 parts one after the other: brought to the parts of the same lanes."""
+_WITHIN = [16 * g + 4 * part + lane for g in range(4) for lane in range(4) for part in range(4)]
+"""Of sixteen bytes, four lanes in each of 4 parts: brought to the 4 parts of each lane."""
+
+
+def _places(order: Iterable[int]) -> list[Any]:
+    return [tirx.const(place, "int32") for place in order]
+
+
+def _shuffled(value: Any, order: list[int]) -> Any:
+    return tirx.Shuffle([value], _places(order))
+
+
 def _packed(parts: list[Any]) -> Any:
     """Elements of four neighbouring places, which are one load where they are scalars."""
     lanes = _lanes(parts[0])
@@ -95,9 +110,14 @@ def _packed(parts: list[Any]) -> Any:
         first = parts[0]
         ramp = tirx.Ramp(first.indices[-1], tirx.const(1, first.indices[-1].ty.dtype), 4)
         whole: Any = tirx.BufferLoad(first.source, [*first.indices[:-1], ramp])
+    elif lanes == _LANES:
+        joined = tirx.reinterpret(_typed("int32", lanes), tirx.Shuffle(parts, _places(range(64))))
+        whole = _shuffled(
+            tirx.reinterpret(_typed("uint8", 64), _shuffled(joined, _ACROSS)), _WITHIN
+        )
     else:
         order = [part * lanes + lane for lane in range(lanes) for part in range(4)]
-        whole = tirx.Shuffle(parts, [tirx.const(place, "int32") for place in order])
+        whole = tirx.Shuffle(parts, _places(order))
     return tirx.reinterpret(_typed("int32", lanes), whole)
 
 

@@ -92,14 +92,14 @@ def quads(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(whole, np.int32)
 
 
-def padded(data: te.Tensor, zero: int, w: Window, reach: Shape) -> te.Tensor:
+def padded(data: te.Tensor, zero: int, w: Window, reach: Shape, kept: bool = False) -> te.Tensor:
     """The image inside of a border of `zero` wide enough for windows that reach so far."""
     rows, columns = (
         (size - 1) * stride + far
         for size, stride, far in zip(w.sizes, w.strides, reach, strict=True)
     )
     top, left = w.before
-    return bordered(data, top, left, rows, columns, fill=zero)
+    return bordered(data, top, left, rows, columns, fill=zero, kept=kept)
 
 
 def _dense(ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window) -> relax.Expr:
@@ -134,31 +134,31 @@ def _dense(ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Windo
 def _depthwise(
     ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window
 ) -> relax.Expr:
-    """Windows with more columns than a multiple of four have taps of weight 0."""
+    """Four rows of a column at once. Where windows of three rows overlap, the same four rows serve
+    two of them: the upper one gives the last row a weight of 0, the lower one the first."""
     batch, blocks, _, _, lanes = ctx.shape(x)
     channels, _, height, width = weights.shape
-    across = -(-width // BYTES)
-    filled = np.zeros((channels, height, across * BYTES), np.int8)
-    filled[:, :, :width] = weights[:, 0]
-    taps = spread(filled, 0, lanes).reshape(blocks, height, across, BYTES, lanes)
-    packed = quads(taps.transpose(0, 1, 2, 4, 3))
-    reach = (w.reach[0], (across * BYTES - 1) * w.dilations[1] + 1)
+    pairs = 2 if (height, w.strides[0], w.dilations[0]) == (BYTES - 1, 1, 1) else 1
+    down = -(-height // BYTES)
+    filled = np.zeros((pairs, channels, down * BYTES, width), np.int8)
+    for shift in range(pairs):
+        filled[shift, :, shift : shift + height] = weights[:, 0]
+    taps = spread(filled, 1, lanes).reshape(pairs, blocks, down, BYTES, width, lanes)
+    packed = quads(taps.transpose(1, 0, 2, 4, 5, 3))
+    reach = ((down * BYTES - 1) * w.dilations[0] + pairs, w.reach[1])
 
     def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
-        image = padded(data, zero, w, reach)
-        axes = [te.reduce_axis((0, height), "k0"), te.reduce_axis((0, across), "k1")]
-        kh, kq = (axis.var for axis in axes)
+        image = padded(data, zero, w, reach, kept=True)
+        axes = [te.reduce_axis((0, down), "k0"), te.reduce_axis((0, width), "k1")]
+        kq, kw = (axis.var for axis in axes)
 
         def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
-            row = i * w.strides[0] + kh * w.dilations[0]
-            first = j * w.strides[1]
-            four = (
-                image(n, c, row, first + (BYTES * kq + byte) * w.dilations[1], v)
-                for byte in range(BYTES)
-            )
-            return te.sum(dot4(quad(*four), filt(c, kh, kq, v)), axis=axes)
+            shift = i % pairs
+            row = (i - shift) * w.strides[0] + BYTES * kq * w.dilations[0]
+            column = j * w.strides[1] + kw * w.dilations[1]
+            four = (image(n, c, row + byte * w.dilations[0], column, v) for byte in range(BYTES))
+            return te.sum(dot4(quad(*four), filt(c, shift, kq, kw, v)), axis=axes)
 
-        out = (batch, blocks, *w.sizes, lanes)
-        return te.compute(out, element, name="depthwise_blocked")
+        return te.compute((batch, blocks, *w.sizes, lanes), element, name="depthwise_quads")
 
     return ctx.te("depthwise", compute, x, ctx.const(packed))

@@ -19,6 +19,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.ir import IRModule, PointerType, PrimType
 
+from edgec.lower.clamps import native_clamps
 from edgec.lower.dot import expand_dots
 from edgec.lower.fast_math import expand_math
 from edgec.targets import Target
@@ -99,7 +100,10 @@ def lower(
     function = function.with_attr("tirx.noalias", True)
     module = _LOOPS_TO_VECTORS(IRModule({symbol: function}))
     module = _TO_FLAT(IRModule({symbol: expand_dots(module[symbol], target)}))
-    function = _on_stack(expand_math(module[symbol]))
+    function = expand_math(module[symbol])
+    if target.nan_maximum:
+        function = native_clamps(function)
+    function = _on_stack(function)
     module = IRModule({symbol: with_c_signature(function, overwrites)})
     module = _FLAT_TO_LLVM(module)
     return IRModule({symbol: _returning_zero(module[symbol])})

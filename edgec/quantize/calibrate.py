@@ -19,7 +19,7 @@ from edgec.graph import Graph
 from edgec.onnx_io import value_info
 from edgec.peers import EngineError, EngineProcess
 from edgec.program import Tensor
-from edgec.quantize.statistics import Statistics
+from edgec.quantize.statistics import Histogram, Statistics
 
 FEW_SAMPLES = 8
 """Fewer samples than this are worth a note."""
@@ -29,15 +29,19 @@ LIMIT_S = 300.0
 
 
 def input_specs(graph: Graph) -> list[Tensor]:
-    """The inputs of `graph` with one size for each dimension: 1 for a symbolic batch.
+    """The inputs of `graph` with one size for each dimension: 1 for a symbolic batch, which is the
+    first dimension of some input.
 
     Raises ModelError for another dimension without a size.
     """
     specs = []
+    batches = {t.shape[0] for t in graph.gs.inputs if t.shape and isinstance(t.shape[0], str)}
     for tensor in graph.gs.inputs:
         if tensor.dtype is None or tensor.shape is None or tensor.dtype.kind in "OUS":
             raise ModelError("it is no tensor of numbers", where=f"input '{tensor.name}'")
-        sizes = [1 if i == 0 and not isinstance(d, int) else d for i, d in enumerate(tensor.shape)]
+        sizes = [
+            1 if d in batches or (i == 0 and d is None) else d for i, d in enumerate(tensor.shape)
+        ]
         if not all(isinstance(size, int) for size in sizes):
             shape = ", ".join(map(str, tensor.shape))
             raise ModelError(
@@ -54,13 +58,17 @@ def calibrate(
     tensors: Sequence[gs.Tensor],
     samples: Iterable[Sample],
     on_sample: Callable[[int], None] = lambda count: None,
+    *,
+    histograms: bool = False,
 ) -> dict[str, Statistics]:
     """What the values of `tensors`, by name, are like on all `samples`.
 
     `on_sample` hears after each how many there were. Raises DataError for bad samples, and where
     ONNX Runtime cannot run the model on one.
     """
-    found = {tensor.name: Statistics() for tensor in tensors}
+    found = {
+        tensor.name: Statistics(histogram=Histogram() if histograms else None) for tensor in tensors
+    }
     with Run(graph, tensors) as run:
         for count, sample in enumerate(samples, 1):
             values = run(sample)

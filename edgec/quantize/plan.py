@@ -24,7 +24,7 @@ from edgec.quantize.formulas import (
     weight_scale,
 )
 from edgec.quantize.profiles import Profile
-from edgec.quantize.units import Unit, bounds, find_units, in_integers
+from edgec.quantize.units import Unit, bounds, find_units, in_integers, name_of
 from edgec.tensors import Constant
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -74,7 +74,7 @@ def structure(
     tensors that have no range.
     """
     found, reasons = find_units(graph, profile)
-    left = {str(node.outputs[0].name): reason for node, reason in reasons.items()}
+    left = {name_of(node): reason for node, reason in reasons.items()}
     able = []
     for unit in found:
         names = {unit.name, *(name for node in unit.nodes for name in (node.op, node.name))}
@@ -102,27 +102,30 @@ def make_plan(
     if unknown:
         able = structure(graph, profile, exclude, unknown)
     plan = Plan([unit.name for unit in able.units], {}, {}, able.left)
+    given = set(graph.gs.inputs)
     for members, (low, high) in _shared(able.units, ranges, graph):
         shared = grid(low, high, profile.activations, symmetric=profile.symmetric)
+        if profile.inputs and given.intersection(members):
+            shared = grid(low, high, profile.inputs, symmetric=False)
         plan.activations |= {t.name: shared for t in members}
         if low == high == 0:
             plan.notes.append(f"tensor '{members[0].name}' is zero on all samples")
     for unit in able.units:
         if unit.weight is not None:
-            _plan_weights(unit, plan)
+            _plan_weights(unit, plan, unit.axis if profile.per_channel else None)
     return plan
 
 
-def _plan_weights(unit: Unit, plan: Plan) -> None:
+def _plan_weights(unit: Unit, plan: Plan, axis: int | None) -> None:
     values = unit.first.inputs[unit.weight].values
-    scale = weight_scale(values, unit.axis, WEIGHTS)
+    scale = weight_scale(values, axis, WEIGHTS)
     zeros = int((scale == 0).sum())
     if zeros:
         what = f"{zeros} of {scale.size} channels" if scale.ndim else "all weights"
         plan.notes.append(f"{unit.first}: {what} are zero; their scale is the bias's")
     bias = None if unit.bias is None else unit.bias.values.reshape(-1)
     scale = least_weight_scale(bias, plan.activations[unit.inputs[0].name].scale, scale)
-    plan.weights[unit.name] = quantize_weight(values, scale, unit.axis, WEIGHTS)
+    plan.weights[unit.name] = quantize_weight(values, scale, axis, WEIGHTS)
 
 
 def _shared(

@@ -15,7 +15,11 @@ from edgec.errors import TargetError, UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A row of `profiles.toml`, which says what the fields mean."""
+    """A row of `profiles.toml`, which says what the fields mean.
+
+    `per_channel` gives each channel of a weight its own scale; `inputs` is the type of the model's
+    inputs, where that is not the one of activations.
+    """
 
     name: str
     summary: str
@@ -26,6 +30,8 @@ class Profile:
     followers: frozenset[str]
     tables: frozenset[str]
     moves: frozenset[str]
+    per_channel: bool = True
+    inputs: str = ""
 
 
 def resolve(name: str) -> Profile:

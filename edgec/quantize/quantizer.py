@@ -8,27 +8,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from edgec.arrays import Array
+from edgec.cache import Cache
 from edgec.data import Sample, index_limits
 from edgec.errors import ModelError, UsageError
 from edgec.external import save_model
 from edgec.graph import Graph
+from edgec.inspect import describe
 from edgec.optimizer import ModelSource, Pipeline
+from edgec.quantize.border import byte_ranges, integer_border
 from edgec.quantize.budget import Kept, Metric
-from edgec.quantize.calibrate import FEW_SAMPLES, calibrate, input_specs
+from edgec.quantize.calibrate import FEW_SAMPLES, input_specs
+from edgec.quantize.calibrators import CALIBRATORS, WITH_HISTOGRAM, range_of
+from edgec.quantize.formulas import grid
 from edgec.quantize.maker import LEAST_OPSET, Maker
+from edgec.quantize.measured import statistics
+from edgec.quantize.overrides import Overrides
 from edgec.quantize.plan import Plan, Ranges, structure
 from edgec.quantize.profiles import Profile, resolve
 from edgec.quantize.reader import CalibrationData
 from edgec.quantize.recover.recovery import Recovery
-from edgec.quantize.within import within
-from edgec.rewrite import optimize
+from edgec.quantize.schemes import FORMULAS, Scheme, pass_of, scheme_of
+from edgec.quantize.units import find_units
+from edgec.quantize.within import macs, within
+from edgec.rewrite import Event, optimize
 
 _FUSES_PRODUCTS = ("fuse-attention",)
 """Passes that hide products in operators that no integer kernel computes."""
@@ -41,6 +51,13 @@ class QuantizeOptions:
     """How to quantize.
 
     Attributes:
+        scheme: bits of weights and activations, one of `edgec.quantize.schemes`.
+        formula: of weights, where the scheme is of weights alone; see `edgec.quantize.weights`.
+        calibrator: what range of an activation is held, one of `edgec.quantize.calibrators`.
+        symmetric: whether zero points of activations are 0; None as the profile says.
+        per_channel: whether each channel of a weight has its own scale.
+        io_dtype: "float", or "int8" or "uint8" for inputs and outputs that are quantized outside.
+        overrides: ranges and layers that the user decides.
         profile: name of a profile, or of a target that has one.
         exclude: operators and names of nodes that stay in floats.
         normalize: "NAME=MEAN,STD" for 8-bit data of a float input, as `edgec.data` takes it.
@@ -54,6 +71,13 @@ class QuantizeOptions:
         trusted: run ONNX's native code in this process, without the helper that catches crashes.
     """
 
+    scheme: str = "w8a8"
+    formula: str = "linear"
+    calibrator: str = "minmax"
+    symmetric: bool | None = None
+    per_channel: bool = True
+    io_dtype: str = "float"
+    overrides: Overrides = field(default_factory=Overrides)
     profile: str = "portable"
     exclude: tuple[str, ...] = ()
     normalize: tuple[str, ...] = ()
@@ -76,9 +100,21 @@ class Quantized:
     model: onnx.ModelProto
     graph: Graph
     plan: Plan
+    scheme: Scheme
     samples: int
     notes: Sequence[str]
     kept: Kept | None = None
+
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """Multiply-adds of integers and all of them, for a batch of 1. None where nothing is
+        calibrated, or their number depends on a size that is not known."""
+        total = describe(self.graph.to_onnx())["macs"] if self.scheme.calibrated else None
+        if total is None:
+            return None
+        units = find_units(self.graph, resolve("portable"))[0]
+        inside = (u for u in units if u.kind == "product" and u.name in self.plan.units)
+        return sum(int(macs(unit)) for unit in inside), int(total)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model, atomically; see `edgec.external.save_model`."""
@@ -101,17 +137,24 @@ def quantize_model(
         EdgecError: what went wrong, by stage; see `edgec.errors`.
     """
     options = options or QuantizeOptions()
-    profile = resolve(options.profile)
+    scheme, profile = scheme_of(options.scheme), profile_of(options)
+    exclude = (*options.exclude, *options.overrides.floats)
     notes: list[str] = []
     graph = prepare(source, options, notes)
-    check_excluded(graph, options.exclude)
+    check_excluded(graph, exclude)
+    options.overrides.check(graph)
+    if not scheme.calibrated:
+        _check_uncalibrated(options)
+        return _without_data(graph, scheme, profile, options.formula, exclude, notes)
+    if options.formula != "linear":
+        raise UsageError(f"{scheme.name} has no {options.formula} weights", where="--formula")
     limits = index_limits(graph.to_onnx())
     samples = CalibrationData(
         input_specs(graph), data, options.normalize, options.samples, limits, notes.append
     )
     options.recovery.before(graph, samples)
-    ranges, count = measure(graph, profile, samples, options.exclude, notes, on_event)
-    maker = Maker(graph, profile, ranges, samples, options.exclude, options.recovery)
+    ranges, count = measure(graph, profile, samples, options, notes, on_event)
+    maker = Maker(graph, profile, ranges, samples, exclude, options.recovery)
     kept = None
     if options.max_drop is None:
         plan, model = maker.model()
@@ -120,7 +163,60 @@ def quantize_model(
         model = kept.model
     if not plan.units:
         notes.append("nothing of the model is worth quantizing")
-    return Quantized(model, graph, plan, count, [*notes, *plan.notes], kept)
+    if options.io_dtype != "float":
+        notes += _border(model, graph, plan, ranges, options.io_dtype)
+    return Quantized(model, graph, plan, scheme, count, [*notes, *plan.notes], kept)
+
+
+def profile_of(options: QuantizeOptions) -> Profile:
+    """The profile that `options` name, changed as they say."""
+    if options.calibrator not in CALIBRATORS:
+        known = ", ".join(CALIBRATORS)
+        raise UsageError(f"there is no calibrator '{options.calibrator}'", hint=f"it is: {known}")
+    profile = replace(resolve(options.profile), per_channel=options.per_channel)
+    if options.symmetric:
+        profile = replace(profile, symmetric=True, activations="int8")
+    elif options.symmetric is False:
+        profile = replace(profile, symmetric=False)
+    if options.io_dtype not in ("float", "int8", "uint8"):
+        raise UsageError(f"there is no border of {options.io_dtype}", where="--io-dtype")
+    return profile if options.io_dtype == "float" else replace(profile, inputs=options.io_dtype)
+
+
+def _check_uncalibrated(options: QuantizeOptions) -> None:
+    """Raises UsageError for an option that only calibrated schemes have."""
+    given = {
+        "--max-drop": options.max_drop is not None,
+        "--equalize, --smooth, --rounding or --bias-correction": options.recovery != Recovery(),
+        "--io-dtype": options.io_dtype != "float",
+    }
+    for name, used in given.items():
+        if used:
+            raise UsageError(f"{options.scheme} is not calibrated: w8a8 alone has it", where=name)
+
+
+def _without_data(
+    graph: Graph,
+    scheme: Scheme,
+    profile: Profile,
+    formula: str,
+    exclude: Sequence[str],
+    notes: list[str],
+) -> Quantized:
+    """A scheme that needs no calibration."""
+    plan = Plan([], {}, {}, {})
+
+    def watch(event: Event) -> None:
+        if event.kind == "rewrite":
+            plan.units.append(event.node)
+        elif event.kind == "skip":
+            plan.left[event.node] = event.reason
+
+    twin = graph.copy()
+    optimize(twin, [pass_of(scheme, formula, profile, exclude)], on_event=watch)
+    least = max(scheme.opset, FORMULAS[formula])
+    twin.source_opset = max(twin.source_opset, min(least, twin.opset))
+    return Quantized(twin.to_source_opset(), graph, plan, scheme, 0, notes)
 
 
 def prepare(source: ModelSource, options: QuantizeOptions, notes: list[str]) -> Graph:
@@ -144,25 +240,47 @@ def measure(
     graph: Graph,
     profile: Profile,
     samples: Iterable[Sample],
-    exclude: Sequence[str],
+    options: QuantizeOptions,
     notes: list[str],
     on_event: OnEvent,
 ) -> tuple[Ranges, int]:
     """The ranges of what could be quantized, by name, and from how many samples they are."""
-    wanted = structure(graph, profile, exclude).tensors()
-    seen = 0
-
-    def count(done: int) -> None:
-        nonlocal seen
-        seen = done
-        on_event({"event": "stage", "stage": f"sample {done}", "state": "start"})
-
-    found = calibrate(graph, wanted, samples, count)
-    if seen < FEW_SAMPLES:
+    wanted = dict.fromkeys(structure(graph, profile, options.exclude).tensors())
+    if options.io_dtype != "float":
+        wanted |= dict.fromkeys(t for t in graph.gs.outputs if t.dtype == np.float32)
+    found, count = statistics(
+        graph,
+        list(wanted),
+        samples,
+        Cache.default(),
+        histograms=options.calibrator in WITH_HISTOGRAM,
+        on_sample=lambda done: on_event(
+            {"event": "stage", "stage": f"sample {done}", "state": "start"}
+        ),
+    )
+    if count < FEW_SAMPLES:
         notes.append(
-            f"calibrated with {seen} sample{'s'[: seen != 1]} only; ranges may be too narrow"
+            f"calibrated with {count} sample{'s'[: count != 1]} only; ranges may be too narrow"
         )
-    return {name: statistics.range for name, statistics in found.items()}, seen
+    ranges = {name: range_of(options.calibrator, each, profile) for name, each in found.items()}
+    if options.io_dtype != "float":
+        ranges |= byte_ranges(options.normalize, ranges)
+    return {**ranges, **options.overrides.ranges}, count
+
+
+def _border(
+    model: onnx.ModelProto, graph: Graph, plan: Plan, ranges: Ranges, dtype: str
+) -> list[str]:
+    """Make the inputs and outputs of `model` integers; what was done, and what not."""
+    units = find_units(graph, resolve("portable"))[0]
+    made = {t for unit in units if unit.name in plan.units for t in unit.outputs}
+    grids = {
+        t.name: grid(*ranges[t.name], dtype, symmetric=dtype == "int8")
+        for t in graph.gs.outputs
+        if t in made and t.name in ranges
+    }
+    done, left = integer_border(model, grids)
+    return [*done, *left]
 
 
 def check_excluded(graph: Graph, names: Sequence[str]) -> None:

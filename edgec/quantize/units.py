@@ -50,8 +50,8 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """The name of the first node's result: unique, where the names of nodes need not be."""
-        return str(self.first.outputs[0].name)
+        """The name of the first node's result."""
+        return name_of(self.first)
 
     @property
     def inputs(self) -> list[gs.Tensor]:
@@ -62,6 +62,11 @@ class Unit:
     def outputs(self) -> list[gs.Tensor]:
         """What the last node makes."""
         return [t for t in self.nodes[-1].outputs if t.name]
+
+
+def name_of(node: Node) -> str:
+    """The name of the first result that `node` has: unique, where names of nodes need not be."""
+    return next((str(t.name) for t in node.outputs if t.name), "")
 
 
 def find_units(graph: Graph, profile: Profile) -> tuple[list[Unit], dict[Node, str]]:

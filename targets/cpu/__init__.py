@@ -18,6 +18,7 @@ from edgec.targets.cpu.blocks import inline_cheap_producers
 from edgec.targets.cpu.chain import schedule_chain
 from edgec.targets.cpu.conv2d import schedule_conv2d
 from edgec.targets.cpu.conv_transpose import schedule_conv_transpose
+from edgec.targets.cpu.depthwise_quads import schedule_depthwise_quads
 from edgec.targets.cpu.elementwise import schedule_elementwise
 from edgec.targets.cpu.image import schedule_image
 from edgec.targets.cpu.knobs import Choose, by_rule
@@ -37,6 +38,7 @@ Rule = Callable[[s_tir.Schedule, Target, Choose], bool]
 RULES: tuple[Rule, ...] = (
     schedule_conv2d,
     schedule_chain,
+    schedule_depthwise_quads,
     schedule_winograd,
     schedule_conv_transpose,
     schedule_attention,

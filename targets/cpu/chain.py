@@ -13,8 +13,9 @@ from tvm.s_tir.schedule import SBlockRV
 
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
+from edgec.targets.cpu.depthwise_quads import copy_border, sum_tile
 from edgec.targets.cpu.knobs import Choose, number, under
-from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, tile, unroll_terms
+from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, take_terms, tile
 
 _BAND_BYTES = 256 << 10
 """Of the image between, that a thread computes at a time."""
@@ -23,15 +24,23 @@ _BAND_ROWS = 8
 """Below so many rows a band computes too much of its neighbours' rows again."""
 
 
+_DEPTHWISE: dict[str, tuple[list[str], ...]] = {
+    "depthwise_blocked": ([], ["pad"]),
+    "depthwise_quads": ([], ["pad"]),
+}
+"""Depthwise convolutions by the name of their block, and what may come before it."""
+
+
 def schedule_chain(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
     """Take kernels of both convolutions, one tail each."""
     blocks = compute_blocks(schedule)
     names = [schedule.get(block).name_hint for block in blocks]
-    if "conv2d_blocked" not in names or "depthwise_blocked" not in names:
+    second = next((i for i, name in enumerate(names) if name in _DEPTHWISE), None)
+    if second is None or "conv2d_blocked" not in names[:second]:
         return False
-    first, second = names.index("conv2d_blocked"), names.index("depthwise_blocked")
-    between = [names[i] for i in range(first + 2, second)]
-    if first > 1 or between not in ([], ["pad"]) or len(blocks) != second + 2:
+    first = names.index("conv2d_blocked")
+    between = names[first + 2 : second]
+    if first > 1 or between not in _DEPTHWISE[names[second]] or len(blocks) != second + 2:
         return False
     if (first == 1 and names[0] != "pad") or not is_output(schedule, blocks[-1]):
         return False
@@ -53,13 +62,14 @@ def _schedule(
         blocks[second],
         blocks[second + 1],
     )
-    for border in (*blocks[:first], *blocks[first + 2 : second]):
+    before = blocks[first + 2 : second]
+    by_quads = schedule.get(depthwise).name_hint == "depthwise_quads"
+    for border in blocks[:first] if by_quads else (*blocks[:first], *before):
         schedule.compute_inline(border)
     _, channels, rows, width, lanes = extents(schedule, output)
     _, _, image_rows, image_width, _ = extents(schedule, image)
     of_conv, of_depthwise = under("conv", choose), under("depthwise", choose)
     blocks_in, columns_in = tile(channels, image_width, target, lanes, of_conv, short=True)
-    columns = depthwise_columns(width, target, lanes, of_depthwise)
     row_bytes = 4 * blocks_in * image_width * lanes * image_rows // rows
     band = largest_divisor(rows, max(_BAND_ROWS, _BAND_BYTES // row_bytes))
     bands = [n for n in range(4, rows + 1) if rows % n == 0 and n * row_bytes <= 4 * _BAND_BYTES]
@@ -68,14 +78,19 @@ def _schedule(
     batch, channel, row, column, lane = schedule.get_loops(output)
     channel, channel_in = schedule.split(channel, factors=[None, blocks_in])
     row, row_in = schedule.split(row, factors=[None, band])
-    column, column_in = schedule.split(column, factors=[None, columns])
-    schedule.reorder(batch, channel, row, channel_in, row_in, column, column_in, lane)
+    schedule.reorder(batch, channel, row, channel_in, row_in, column, lane)
     shared = schedule.fuse(batch, channel, row)
     schedule.parallel(shared)
-    schedule.unroll(column_in)
-    schedule.vectorize(lane)
-
-    schedule.compute_at(depthwise, column, preserve_unit_loops=True)
+    if by_quads:
+        sum_tile(schedule, depthwise, row_in, column, lane, target, of_depthwise)
+        for border in before:
+            copy_border(schedule, border, shared)
+    else:
+        columns = depthwise_columns(width, target, lanes, of_depthwise)
+        column, column_in = schedule.split(column, factors=[None, columns])
+        schedule.unroll(column_in)
+        schedule.vectorize(lane)
+        schedule.compute_at(depthwise, column, preserve_unit_loops=True)
     schedule.compute_at(image, shared, preserve_unit_loops=True)
     batch, channel, row, column, lane = schedule.get_loops(image)[-5:]
     column, column_in = schedule.split(column, factors=[None, columns_in])
@@ -85,10 +100,13 @@ def _schedule(
     schedule.vectorize(lane)
     schedule.compute_at(conv, column, preserve_unit_loops=True)
 
-    for loop in sum_in_registers(schedule, depthwise, target, of_depthwise):
-        schedule.unroll(loop)
+    if not by_quads:
+        for loop in sum_in_registers(schedule, depthwise, target, of_depthwise):
+            schedule.unroll(loop)
+    inputs = schedule.get(conv).reads[0].source
     summed = sum_in_registers(schedule, conv, target, of_conv)
     if len(summed) == 3:
         schedule.unroll(summed[-1])
     else:
-        unroll_terms(schedule, summed[-1], blocks_in * columns_in, of_conv)
+        sums = blocks_in * columns_in
+        take_terms(schedule, conv, inputs, summed[-1], sums, target, of_conv)

@@ -34,8 +34,8 @@ from edgec.targets.cpu.tiles import (
     depthwise_columns,
     most_sums,
     sum_in_registers,
+    take_terms,
     tile,
-    unroll_terms,
 )
 
 _SHORT = 64
@@ -125,11 +125,12 @@ def _schedule_dense(
             schedule.vectorize(schedule.get_loops(border)[-1])
         else:
             vectorise_and_share(schedule, border, target)
+    inputs = schedule.get(conv.sums).reads[0].source
     *_, term = sum_in_registers(schedule, conv.sums, target, choose)
     if packed:
         schedule.unroll(term)
     else:
-        unroll_terms(schedule, term, blocks * columns, choose)
+        take_terms(schedule, conv.sums, inputs, term, blocks * columns, target, choose)
 
 
 def _rows_first(schedule: s_tir.Schedule, conv: Convolution, choose: Choose) -> bool:

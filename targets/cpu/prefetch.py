@@ -103,7 +103,7 @@ def _prefetches(step: tirx.For, nest: _Nest) -> list[Any]:
     inner: list[tirx.For] = []
     realizes: list[Any] = []
     tvm_ffi.structural_walk(step.body, [(tirx.For, inner.append), (SBlockRealize, realizes.append)])
-    (realize,) = realizes
+    *_, realize = realizes  # before it stand those that load for it
     operands = [loop for loop in inner if _OPERAND in loop.annotations]
     count = prod(int(loop.extent) for loop in operands)
     reads, terms, ahead = (int(value) for value in step.annotations[_STEP])

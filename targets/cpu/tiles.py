@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tvm import s_tir
+from tvm import s_tir, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from edgec.targets import Target
@@ -109,8 +109,12 @@ def _score(
     registers = registers_of(target, lanes)
     sums = blocks * columns
     work = registers * sums
-    efficiency = work / max(work, _LOAD * (registers * blocks + columns), _CHAINS)
-    held = min(registers * blocks + 1, registers + columns)
+    if target.lane_operands:
+        efficiency = work / (max(work, _CHAINS) + registers * blocks + columns / 4)
+        held = registers * blocks + columns
+    else:
+        efficiency = work / max(work, _LOAD * (registers * blocks + columns), _CHAINS)
+        held = min(registers * blocks + 1, registers + columns)
     if work + held > target.vector_registers:
         efficiency *= _SPILLING
     for size, part in ((width, columns), (channels, blocks)):
@@ -150,6 +154,45 @@ def sum_in_registers(
         schedule.unroll(loop)
     schedule.vectorize(lane)
     return summed
+
+
+def take_terms(
+    schedule: s_tir.Schedule,
+    block: SBlockRV,
+    inputs: tirx.Buffer,
+    loop: LoopRV,
+    sums: int,
+    target: Target,
+    choose: Choose,
+) -> None:
+    """Write out some terms of `sums` vectors of sums of the tile that `block` computes.
+
+    Where a multiply-add takes an operand from a lane of a register, the `inputs` of several terms
+    are loaded at once, as vectors: a load is an instruction of its own there.
+    """
+    terms = extent(schedule, loop)
+    together = next((n for n in (8, 4) if terms % n == 0 and n * sums <= _WRITTEN), 1)
+    if not target.lane_operands or together == 1:
+        unroll_terms(schedule, loop, sums, choose)
+        return
+    outer, few = schedule.split(loop, factors=[None, together])
+    schedule.unroll(few)
+    index = [region.source for region in schedule.get(block).reads].index(inputs)
+    held = schedule.cache_read(block, index, "global")
+    around = len(schedule.get_loops(block)) - len(_inside(schedule, block, outer))
+    schedule.compute_at(held, outer, preserve_unit_loops=True)
+    *flat, lane = schedule.get_loops(held)[around:]
+    for each in flat:
+        schedule.unroll(each)
+    schedule.vectorize(lane)
+
+
+def _inside(schedule: s_tir.Schedule, block: SBlockRV, loop: LoopRV) -> list[LoopRV]:
+    """The loops around `block` that are inside of `loop`."""
+    loops = list(schedule.get_loops(block))
+    variables = [schedule.get(each).loop_var for each in loops]
+    at = next(i for i, each in enumerate(variables) if each.same_as(schedule.get(loop).loop_var))
+    return loops[at + 1 :]
 
 
 def unroll_terms(schedule: s_tir.Schedule, loop: LoopRV, sums: int, choose: Choose) -> None:

@@ -41,10 +41,13 @@ def detections(model: onnx.ModelProto | Path, images: np.ndarray) -> list[np.nda
     return found
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    both = float(np.prod(np.maximum(sides, 0)))
-    return both / float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - both)
+def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of each box of `a` [n, 4] with each of `b` [m, 4]: [n, m]."""
+    a, b = a[:, None], b[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    both = np.maximum(sides, 0).prod(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (a, b)]
+    return both / (areas[0] + areas[1] - both)
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,10 @@ class Verdict:
 
 
 def judge(wanted: list[np.ndarray], given: list[np.ndarray]) -> Verdict:
-    """Match each image's boxes one to one, in their order, where they overlap by over half."""
-    kept = 0
+    """A detection is kept, or not new, where one of the other model overlaps by over half."""
+    kept = new = 0
     for expected, found in zip(wanted, given, strict=True):
-        left = list(found)
-        for box in expected:
-            best = max(left, key=lambda other: _overlap(box, other), default=None)
-            if best is not None and _overlap(box, best) > OVERLAP:
-                kept += 1
-                left = [other for other in left if other is not best]
-    return Verdict(sum(map(len, wanted)), kept, sum(map(len, given)) - kept)
+        near = _overlaps(expected, found) > OVERLAP
+        kept += int(near.any(axis=1).sum())
+        new += int((~near.any(axis=0)).sum())
+    return Verdict(sum(map(len, wanted)), kept, new)

@@ -35,14 +35,40 @@ def test_trained_digits_are_still_told(name: str, profile: str) -> None:
 
 
 @pytest.mark.skipif(not faces.MODEL.exists(), reason="../shared is not there")
-def test_faces_are_found_again() -> None:
+@pytest.mark.parametrize("profile", ["portable", "x86"])
+def test_faces_are_found_again(profile: str) -> None:
+    """All photos, each half judged by ranges of the other."""
     photos = faces.photos()
-    model = quantize_model(faces.MODEL, {"input": photos[:6]}).model
-    verdict = faces.judge(
-        faces.detections(faces.MODEL, photos[6:]), faces.detections(model, photos[6:])
+    wanted = faces.detections(faces.MODEL, photos)
+    verdicts = []
+    for half, other in ((slice(0, 6), slice(6, 12)), (slice(6, 12), slice(0, 6))):
+        options = QuantizeOptions(profile=profile)
+        model = quantize_model(faces.MODEL, {"input": photos[half]}, options).model
+        assert model.opset_import[0].version == 13
+        verdicts.append(faces.judge(wanted[other], faces.detections(model, photos[other])))
+    total = sum(verdict.wanted for verdict in verdicts)
+    assert total == 604
+    assert sum(verdict.kept for verdict in verdicts) >= 0.99 * total
+    assert sum(verdict.new for verdict in verdicts) <= 0.01 * total
+
+
+@pytest.mark.parametrize("profile", ["portable", "x86"])
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_transformer"])
+def test_openvino_loads_it_and_agrees(name: str, profile: str) -> None:
+    openvino = pytest.importorskip("openvino")
+    images = np.load(MODELS / "digits_test.npz")["image"]
+    model = quantize_model(
+        MODELS / f"{name}.onnx", {"image": images}, QuantizeOptions(profile=profile)
+    ).model
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU")
+    given = compiled({"image": images})["logits"]
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    assert verdict.kept >= 0.97 * verdict.wanted
-    assert verdict.new <= 0.03 * verdict.wanted
+    [wanted] = session.run(None, {"image": images})
+    assert np.abs(given - wanted).max() < 0.15 * np.abs(wanted).max()
+    assert (given.argmax(1) == wanted.argmax(1)).mean() >= 0.98
 
 
 def test_errors(edgec: Edgec, tmp_path: Path) -> None:
@@ -62,3 +88,41 @@ def test_errors(edgec: Edgec, tmp_path: Path) -> None:
     assert edgec(*words).code == 0
     again = ("quantize", tmp_path / "q.onnx", *words[2:])
     assert "the model is quantized already" in edgec(*again).err
+
+
+def test_compile_quantizes_for_its_target(edgec: Edgec, tmp_path: Path) -> None:
+    data, output = MODELS / "digits_test.npz", tmp_path / "q.edgec"
+    words = ("compile", MODELS / "digits_cnn.onnx", "--quantize", "w8a8", "-MD", "-o", output)
+    assert edgec(*words).code == 12
+    done = edgec(*words, "--calib", data)
+    assert done.code == 0, done.err
+    assert str(data) in (tmp_path / "q.edgec.d").read_text()
+    images = np.load(data)["image"]
+    labels = np.load(MODELS / "digits_labels.npy")[: len(images)]
+    assert edgec("run", output, "--input", data, "--output", tmp_path / "out").code == 0
+    logits = np.load(tmp_path / "out" / "logits.npy").reshape(len(images), -1)
+    assert (logits.argmax(1) == labels).mean() >= 0.98
+    card = edgec("inspect", output).out
+    assert "digits_cnn" in card
+
+
+def test_recurrent_layers_count_as_floats_in_the_share() -> None:
+    node = onnx.helper.make_node("GRU", ["x", "w", "r"], ["", "h"], hidden_size=16)
+    rng = np.random.default_rng(0)
+    weights = {"w": (1, 48, 8), "r": (1, 48, 16), "f": (16, 4)}
+    graph = onnx.helper.make_graph(
+        [node, onnx.helper.make_node("MatMul", ["h", "f"], ["y"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [5, 1, 8])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1, 4])],
+        [
+            onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+            for name, shape in weights.items()
+        ],
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    made = quantize_model(model, ["random"])
+    assert made.share == (64, 64 + 5 * 48 * (8 + 16))
+    assert "GRU" in made.plan.left["h"]

@@ -1,0 +1,79 @@
+"""The options of `edgec quantize` that say how; names are checked where they are used, so that
+showing the help imports nothing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_scheme(parser: argparse.ArgumentParser) -> None:
+    """Add bits, formulas, calibration, and what the user decides."""
+    parser.add_argument(
+        "--scheme",
+        default="w8a8",
+        metavar="NAME",
+        help="bits of weights and activations: w8a8 (the default), w8a16, w4a16, w2a16, fp16, "
+        "bf16, dynamic; only w8a8 is calibrated",
+    )
+    parser.add_argument(
+        "--formula",
+        default="linear",
+        metavar="NAME",
+        help="of weights alone: linear, power-of-two, logarithmic, float8e4m3fn, float8e5m2",
+    )
+    parser.add_argument(
+        "--calibrator",
+        default="minmax",
+        metavar="NAME",
+        help="of ranges: minmax (the default), moving-average, percentile, entropy, mse",
+    )
+    symmetry = parser.add_mutually_exclusive_group()
+    for word, value in (("symmetric", True), ("asymmetric", False)):
+        symmetry.add_argument(
+            f"--{word}",
+            dest="symmetric",
+            action="store_const",
+            const=value,
+            help="zero points of activations " + ("are 0" if value else "fit the range"),
+        )
+    scales = parser.add_mutually_exclusive_group()
+    for word, value in (("channel", True), ("tensor", False)):
+        scales.add_argument(
+            f"--per-{word}",
+            dest="per_channel",
+            action="store_const",
+            const=value,
+            help=f"a scale for each {word} of weights" + (" (the default)" if value else ""),
+        )
+    parser.set_defaults(per_channel=True)
+    parser.add_argument(
+        "--io-dtype",
+        choices=("float", "int8", "uint8"),
+        default="float",
+        help="type of inputs and outputs that are quantized: a camera's bytes, say",
+    )
+    parser.add_argument(
+        "--overrides", type=Path, metavar="FILE", help="ranges and layers in floats, as JSON"
+    )
+
+
+def add_to_compile(parser: argparse.ArgumentParser) -> None:
+    """Add to `edgec compile` what quantizes the model before."""
+    parser.add_argument(
+        "--quantize", metavar="SCHEME", help="as `edgec quantize --scheme` does, for the target"
+    )
+    parser.add_argument(
+        "--calib",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="samples for --quantize: an .npz or image file, a folder of them, FILE.py:NAME",
+    )
+    parser.add_argument(
+        "--normalize",
+        action="append",
+        default=[],
+        metavar="NAME=MEAN,STD",
+        help="applied to images of --calib: (pixel - MEAN) / STD",
+    )

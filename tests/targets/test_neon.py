@@ -1,0 +1,57 @@
+"""Kernels for Arm: inputs in lanes of registers, and bounds by one instruction that keeps NaN."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from test_targets import emulator
+
+Edgec = Callable[..., Any]
+
+BOUNDED = """
+<ir_version: 8, opset_import: ["" : 17]>
+bounded (float[2, 8] x) => (float[2, 8] y, float[2, 8] z)
+<float low = {-1.0}, float high = {6.0}>
+{ y = Relu (x) z = Clip (x, low, high) }
+"""
+
+
+def test_inputs_are_loaded_as_vectors(edgec: Edgec, tmp_path: Path) -> None:
+    """A multiply-add then takes each from its lane; scalars would all come from lane 0."""
+    model = tmp_path / "conv.onnx"
+    weights = np.zeros((16, 16, 3, 3), np.float32)
+    head = '<ir_version: 8, opset_import: ["" : 17]> conv (float[1, 16, 14, 14] x) => (float[N] y)'
+    nodes = "{ g = Conv<pads = [1,1,1,1]> (x, w) h = Relu (g) y = Conv<pads = [1,1,1,1]> (h, w) }"
+    graph = onnx.parser.parse_model(head + nodes)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    graph.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(graph, model)
+    for target in ("rpi4", "rpi5"):
+        path = tmp_path / f"{target}.s"
+        assert edgec("compile", model, "--target", target, "--emit", "asm", "-o", path).code == 0
+        text = path.read_text()
+        lanes = re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[([123])\]", text)
+        assert len(lanes) > 40
+        assert len({lanes.count(lane) for lane in "123"}) == 1
+        assert re.search(r"\bfmax\b", text)
+
+
+@pytest.mark.parametrize("target", ["rpi4", "armv7"])
+def test_bounds_keep_nan(edgec: Edgec, tmp_path: Path, target: str) -> None:
+    emulator("arm" if target == "armv7" else "aarch64")
+    model, artifact = tmp_path / "bounded.onnx", tmp_path / "bounded.edgec"
+    onnx.save(onnx.parser.parse_model(BOUNDED), model)
+    assert edgec("compile", model, "--target", target, "-o", artifact).code == 0
+    x = np.array([np.nan, -np.inf, -2, -0.5, 0, 5, 7, np.inf] * 2, np.float32).reshape(2, 8)
+    np.savez(tmp_path / "x.npz", x=x[None])
+    words = ["run", artifact, "--on", "qemu", "--input", tmp_path / "x.npz", "--output", tmp_path]
+    assert edgec(*words).code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy").reshape(2, 8), np.maximum(x, 0))
+    np.testing.assert_array_equal(np.load(tmp_path / "z.npy").reshape(2, 8), np.clip(x, -1, 6))
