@@ -9,7 +9,7 @@ export EDGEC_CACHE_DIR ?= $(CURDIR)/build/cache
 
 .PHONY: help setup demo test test-nightly test-nnsmith lint types bench bench-optimize \
         op-coverage target-pages bench-arm clean \
-        test-lint test-compile test-passes test-kernels test-targets test-cuda test-runtime test-models test-tune test-quantize
+        test-lint test-compile test-passes test-kernels test-targets test-cuda test-gpu test-runtime test-models test-tune test-quantize
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -87,11 +87,13 @@ test-kernels: setup ## lowering and kernels
 test-tune: setup ## tuning and its records
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/tune)
 test-quantize: setup ## quantization, and where its error comes from
-	@$(call timed,$(PYTEST) -m 'not nightly' $(wildcard tests/quantize) tests/debugquant)
+	@$(call timed,$(PYTEST) -m 'not nightly' tests/quantize tests/debugquant tests/integer)
 test-runtime: setup ## the C runtime and the loader
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/runtime)
 test-targets: setup ## other machines, emulated
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/targets)
+test-gpu: setup ## models on the NVIDIA GPU of this machine; says so where there is none
+	$(PYTEST) -rs tests/cuda/test_gpu.py
 test-cuda: setup ## kernels for NVIDIA GPUs, without one
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/cuda)
 
@@ -108,6 +110,7 @@ bench: setup ## the tables of the README
 	$(BIN)/python bench/zoo.py
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/speed.py -O 3
+	$(BIN)/python bench/quantized_speed.py
 
 bench-optimize: setup ## `edgec optimize` beside onnxsim and onnxslim, and on large graphs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
