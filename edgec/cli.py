@@ -309,10 +309,7 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
         "--equalize", action="store_true", help="equalize the weights of layers that follow another"
     )
     parser.add_argument(
-        "--smooth",
-        type=_exponent,
-        metavar="ALPHA",
-        help="move sizes of channels into weights, by 0..1 or auto",
+        "--smooth", type=float, metavar="ALPHA", help="move sizes of channels into weights, by 0..1"
     )
     parser.add_argument(
         "--rounding",
@@ -390,11 +387,6 @@ def _count(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{number} is less than 0")
     return number
-
-
-def _exponent(text: str) -> float | str:
-    """A number, or "auto"."""
-    return text if text == "auto" else float(text)
 
 
 def _spin_option(parser: argparse.ArgumentParser) -> None:
