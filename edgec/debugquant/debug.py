@@ -30,6 +30,8 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 _FUSES_PRODUCTS = ("fuse-attention",)
 """Not run before quantization: products inside another operator are no layers."""
+_OTHER_DB = 6.0
+"""SQNR of weights, one bit, below which they are not those of the float model."""
 _QOPERATORS = ("QLinear", "ConvInteger", "MatMulInteger")
 
 
@@ -91,6 +93,12 @@ def debug_quant(
                 measure.add(values[pair.name])
             on_event({"event": "stage", "stage": f"sample {done}", "state": "start"})
         weights = _weights(quantized, pairs, sample)
+    moved = sum(ratio < _OTHER_DB for ratio in weights.values())
+    if moved:
+        notes.append(
+            f"the weights of {moved} layers are not the float model's: if sizes of channels were "
+            "moved between layers (--smooth, --equalize), what these read differs by that, too"
+        )
     tensors = [
         _report(pair, measure, weights.get(pair.name), quantized)
         for pair, measure in zip(pairs, measures, strict=True)
