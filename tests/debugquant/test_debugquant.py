@@ -205,8 +205,16 @@ def test_the_command(
     assert len(re.findall(r"^\S+ +(?:Conv|Gemm|MaxPool|Relu|Batch\w+) ", done.out, re.M)) == 2
     assert re.search(r"^output logits: \d\d\.\d dB$", done.out, re.M)
     assert "<svg" in (tmp_path / "page.html").read_text()
-    result = edgec(*words, "--json").result
-    assert result["samples"] == 64
+    reader = tmp_path / "reader.py"
+    reader.write_text(
+        "import numpy as np\n"
+        f"images = np.load({str(digits.with_name('digits_test.npz'))!r})['image']\n"
+        "def some():\n"
+        "    return ({'image': image[None]} for image in images[:5])\n"
+    )
+    assert edgec(*words[:-1], f"{reader}:some", "--json").result["samples"] == 5
+    result = edgec(*words, "--samples", 40, "--json").result
+    assert result["samples"] == 40
     assert result["tensors"][-1]["name"] == "logits"
     assert len(result["tensors"][-1]["histogram"][0]) == BINS + 2
 
