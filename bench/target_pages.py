@@ -84,7 +84,7 @@ def page(target: Target, rows: list[Row]) -> str:
         "compiled for": " ".join([target.mcpu, *target.features]),
         "needs": " ".join(target.cpu_flags),
         "C library": target.libc if target.libc == "musl" else f"{target.libc} or newer",
-        "GPU": f"{target.gpu}, {target.gpu_arch}" if target.gpu else "",
+        "GPU": f"{target.gpu}, {target.gpu_arch} ([cuda.md](../cuda.md))" if target.gpu else "",
         "JetPack": f"{target.jetpack}, CUDA {target.cuda}" if target.jetpack else "",
     }
     lines += [f"| {key} | {value} |" for key, value in facts.items() if value]

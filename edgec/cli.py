@@ -336,12 +336,14 @@ def _debug_quant(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the float ONNX model")
     parser.add_argument("quantized", help="what was made of it, with QuantizeLinear")
     parser.add_argument(
-        "--calib", action="append", required=True, metavar="SOURCE", help="samples; see --input"
+        "--calib",
+        action="append",
+        required=True,
+        metavar="SOURCE",
+        help="samples: an .npz or image file, a folder of them, FILE.py:NAME; may be repeated",
     )
     parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
-    parser.add_argument(
-        "--samples", type=_count, default=16, metavar="N", help="of random data; by default 16"
-    )
+    parser.add_argument("--samples", type=_count, metavar="N", help="run N at most")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
     parser.add_argument(
         "--worst", type=_count, metavar="N", help="show the N tensors that lose most in their layer"
