@@ -9,7 +9,7 @@ export EDGEC_CACHE_DIR ?= $(CURDIR)/build/cache
 
 .PHONY: help setup demo test test-nightly test-nnsmith lint types bench bench-optimize \
         op-coverage target-pages bench-arm clean \
-        test-lint test-compile test-passes test-kernels test-targets test-cuda test-runtime test-models test-tune test-quantize
+        test-lint test-compile test-passes test-kernels test-targets test-cuda test-gpu test-runtime test-models test-tune test-quantize
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -92,6 +92,8 @@ test-runtime: setup ## the C runtime and the loader
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/runtime)
 test-targets: setup ## other machines, emulated
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/targets)
+test-gpu: setup ## models on the NVIDIA GPU of this machine; says so where there is none
+	$(PYTEST) -rs tests/cuda/test_gpu.py
 test-cuda: setup ## kernels for NVIDIA GPUs, without one
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/cuda)
 
@@ -121,8 +123,8 @@ op-coverage: setup ## docs/op-coverage.md: what becomes of the standard's own no
 target-pages: setup ## docs/targets: compile the models for the targets, and note how far each was proved
 	$(BIN)/python bench/target_pages.py --models all
 
-bench-arm: setup ## docs/arm-instructions.md: instructions under QEMU, beside ncnn and ONNX Runtime
-	$(BIN)/python bench/arm_instructions.py --output docs/arm-instructions.md
+bench-arm: setup ## build/arm.md: instructions under QEMU beside ncnn and ONNX Runtime, as in docs/arm.md
+	$(BIN)/python bench/arm_instructions.py --output build/arm.md
 
 clean: ## remove what was built
 	rm -rf build

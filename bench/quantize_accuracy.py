@@ -38,15 +38,12 @@ Judge = Callable[[Sequence[Feed], Sequence[Feed]], str]
 OPTIONS = {
     "nearest": Recovery(),
     "equalize": Recovery(equalize=True),
-    "smooth 0.3": Recovery(smooth=0.3),
     "smooth 0.5": Recovery(smooth=0.5),
     "smooth 0.7": Recovery(smooth=0.7),
-    "smooth auto": Recovery(smooth="auto"),
     "bias": Recovery(bias_correction=True),
     "adaround": Recovery(rounding="adaround"),
     "gptq": Recovery(rounding="gptq"),
-    "smooth auto, adaround": Recovery(False, "auto", "adaround"),
-    "smooth auto, adaround, bias": Recovery(False, "auto", "adaround", True),
+    "smooth 0.5, adaround, bias": Recovery(False, 0.5, "adaround", True),
 }
 PEERS = ("onnxruntime", "nncf")
 PROFILES = ("portable", "x86")

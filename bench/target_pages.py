@@ -84,7 +84,7 @@ def page(target: Target, rows: list[Row]) -> str:
         "compiled for": " ".join([target.mcpu, *target.features]),
         "needs": " ".join(target.cpu_flags),
         "C library": target.libc if target.libc == "musl" else f"{target.libc} or newer",
-        "GPU": f"{target.gpu}, {target.gpu_arch}; unused" if target.gpu else "",
+        "GPU": f"{target.gpu}, {target.gpu_arch} ([cuda.md](../cuda.md))" if target.gpu else "",
         "JetPack": f"{target.jetpack}, CUDA {target.cuda}" if target.jetpack else "",
     }
     lines += [f"| {key} | {value} |" for key, value in facts.items() if value]
@@ -110,6 +110,8 @@ def _legend(target: Target, rows: list[Row]) -> list[str]:
         "host-twin": "`host-twin`: not run; the same graph, compiled for the machine named, was.",
     }
     lines = [text for key, text in means.items() if any(row.get("verified") == key for row in rows)]
+    if target.gpu_arch:
+        lines.append("This is about the code for its CPU; nothing was run on its GPU.")
     if target.level:
         lines.append("No module was run on this board itself, and no time was measured on it.")
     if target.arch == "aarch64":

@@ -309,10 +309,7 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
         "--equalize", action="store_true", help="equalize the weights of layers that follow another"
     )
     parser.add_argument(
-        "--smooth",
-        type=_exponent,
-        metavar="ALPHA",
-        help="move sizes of channels into weights, by 0..1 or auto",
+        "--smooth", type=float, metavar="ALPHA", help="move sizes of channels into weights, by 0..1"
     )
     parser.add_argument(
         "--rounding",
@@ -339,12 +336,14 @@ def _debug_quant(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the float ONNX model")
     parser.add_argument("quantized", help="what was made of it, with QuantizeLinear")
     parser.add_argument(
-        "--calib", action="append", required=True, metavar="SOURCE", help="samples; see --input"
+        "--calib",
+        action="append",
+        required=True,
+        metavar="SOURCE",
+        help="samples: an .npz or image file, a folder of them, FILE.py:NAME; may be repeated",
     )
     parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
-    parser.add_argument(
-        "--samples", type=_count, default=16, metavar="N", help="of random data; by default 16"
-    )
+    parser.add_argument("--samples", type=_count, metavar="N", help="run N at most")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
     parser.add_argument(
         "--worst", type=_count, metavar="N", help="show the N tensors that lose most in their layer"
@@ -390,11 +389,6 @@ def _count(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{number} is less than 0")
     return number
-
-
-def _exponent(text: str) -> float | str:
-    """A number, or "auto"."""
-    return text if text == "auto" else float(text)
 
 
 def _spin_option(parser: argparse.ArgumentParser) -> None:

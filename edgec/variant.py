@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.cache import Cache
 from edgec.emit.artifact import Variant
-from edgec.emit.cuda_glue import GpuPart, gpu_part
+from edgec.emit.cuda_glue import GpuPart, gpu_part, unaligned
 from edgec.emit.cuda_kernel import unpack
 from edgec.emit.cuda_nvrtc import has_gpu_part
 from edgec.emit.glue import pack_weights, program_c
@@ -138,9 +138,11 @@ class Workshop:
         """The same kernels for the target's GPU, where it has one that edgec compiles for."""
         if not has_gpu_part(target):
             return None
+        scalar = set(unaligned(plan.program, plan.program.steps))
+        decisions = {name: {"loads": "scalar"} for name in scalar}
         with self.stage("gpu kernels"):
             build = self.builders.build(
-                functions, overwrites, target, self.cache, self._progress, gpu=True
+                functions, overwrites, target, self.cache, self._progress, decisions, gpu=True
             )
         kernels = {name: unpack(kernel.object) for name, kernel in build.kernels.items()}
         return gpu_part(plan, kernels, target)

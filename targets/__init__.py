@@ -94,6 +94,11 @@ class Target:
         """Whether a * b + c is one instruction."""
         return not {"fma", "asimd", "vfpv4"}.isdisjoint(self.cpu_flags)
 
+    @property
+    def widens_halves(self) -> bool:
+        """Whether it has an instruction that makes float32 of float16."""
+        return not {"f16c", "asimd", "vfpv4"}.isdisjoint(self.cpu_flags)
+
     def facts(self) -> dict[str, Any]:
         """What the manifest says of the target: everything, so that `from_facts` makes it again."""
         facts = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

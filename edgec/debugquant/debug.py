@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from edgec.arrays import Array, is_float
-from edgec.data import Sample, index_limits, open_data
+from edgec.data import Sample, index_limits
 from edgec.debugquant.match import Pair, match
 from edgec.debugquant.measure import Errors, Measure
 from edgec.debugquant.report import WORST_CHANNELS, Channel, DebugReport, TensorReport
@@ -22,6 +22,7 @@ from edgec.errors import ModelError
 from edgec.graph import Graph, load
 from edgec.optimizer import ModelSource, Pipeline
 from edgec.program import Tensor
+from edgec.quantize.reader import CalibrationData
 from edgec.rewrite import optimize
 from edgec.tensors import Node
 
@@ -29,6 +30,8 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 _FUSES_PRODUCTS = ("fuse-attention",)
 """Not run before quantization: products inside another operator are no layers."""
+_OTHER_DB = 6.0
+"""SQNR of weights, one bit, below which they are not those of the float model."""
 _QOPERATORS = ("QLinear", "ConvInteger", "MatMulInteger")
 
 
@@ -38,14 +41,14 @@ class DebugOptions:
 
     Attributes:
         normalize: "NAME=MEAN,STD" for 8-bit data of a float input, as `edgec.data` takes it.
-        samples: how many samples are made where all are generated.
+        samples: at most so many are run; None for all.
         shapes: whole shapes by input name.
         dims: sizes by symbolic dimension; a batch that is given none is 1.
         trusted: run ONNX's native code in this process, without the helper that catches crashes.
     """
 
     normalize: Sequence[str] = ()
-    samples: int = 16
+    samples: int | None = None
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
     trusted: bool = False
@@ -61,7 +64,7 @@ def debug_quant(
     """Compare `quantized_model`, whose nodes stand between QuantizeLinear and DequantizeLinear,
     with the `float_model` that it was made from.
 
-    `data` are sources as `edgec.data` takes them, or arrays of samples by input name.
+    `data` are sources as `edgec.quantize.reader` takes them, or arrays of samples by input name.
 
     Raises:
         ModelError: a model cannot be read or run, or the two have no tensors in common.
@@ -78,13 +81,9 @@ def debug_quant(
     )
     plain, pairs = _matched(float_model, quantized, options)
     inputs = [Tensor(t.name, np.dtype(t.dtype).name, tuple(t.shape)) for t in quantized.gs.inputs]
-    samples = open_data(
-        inputs,
-        data,
-        normalize=options.normalize,
-        count=options.samples,
-        limits=index_limits(quantized.to_onnx()),
-        note=notes.append,
+    limits = index_limits(quantized.to_onnx())
+    samples = CalibrationData(
+        inputs, data, options.normalize, options.samples, limits, notes.append
     )
     measures = [Measure(pair.channel_axis, pair.grid) for pair in pairs]
     with SideBySide(plain, quantized, pairs) as run:
@@ -92,16 +91,14 @@ def debug_quant(
             values = run(sample)
             for pair, measure in zip(pairs, measures, strict=True):
                 measure.add(values[pair.name])
-            on_event(
-                {
-                    "event": "progress",
-                    "stage": "sample",
-                    "done": done,
-                    "total": len(samples),
-                    "item": "",
-                }
-            )
+            on_event({"event": "stage", "stage": f"sample {done}", "state": "start"})
         weights = _weights(quantized, pairs, sample)
+    moved = sum(ratio < _OTHER_DB for ratio in weights.values())
+    if moved:
+        notes.append(
+            f"the weights of {moved} layers are not the float model's: if sizes of channels were "
+            "moved between layers (--smooth, --equalize), what these read differs by that, too"
+        )
     tensors = [
         _report(pair, measure, weights.get(pair.name), quantized)
         for pair, measure in zip(pairs, measures, strict=True)

@@ -5,7 +5,7 @@ See `edgec/runtime/cuda.h` for what the tables mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgec.emit.cuda_kernel import CudaKernel
@@ -13,9 +13,10 @@ from edgec.emit.cuda_nvrtc import nvrtc, ptx_version
 from edgec.emit.toolchain import Toolchain
 from edgec.errors import LoweringError
 from edgec.plan import Plan
-from edgec.program import Repeat, Select, Step, aligned
+from edgec.program import Call, Move, Program, Repeat, Select, Step, aligned
 from edgec.targets import Target
 
+_WIDEST_LOAD = 16
 _MOST_POINTERS = 256
 """EDGEC_MAX_POINTERS."""
 
@@ -141,6 +142,26 @@ def toolkit_of(target: Target) -> int:
     """The version of the compiler for the GPU of `target`, 12060 for 12.6."""
     major, minor = nvrtc(target.cuda).version
     return major * 1000 + minor * 10
+
+
+def unaligned(program: Program, steps: Sequence[Step], moves: Sequence[Move] = ()) -> Iterator[str]:
+    """The kernels of `steps` that are called with a buffer that does not begin at a multiple of 16
+    bytes: it lies within another, or a repetition moves it."""
+    for step in steps:
+        match step:
+            case Call():
+                for number in (*step.inputs, *step.outputs):
+                    around = set(program.around(number))
+                    passed = [move for move in moves if move.buffer in around]
+                    places = [program.whole(number)[1], *(m.start for m in passed)]
+                    if any(
+                        place % _WIDEST_LOAD for place in (*places, *(m.stride for m in passed))
+                    ):
+                        yield step.kernel
+            case Repeat():
+                yield from unaligned(program, step.body, step.moves)
+            case Select():
+                yield from unaligned(program, (*step.then, *step.otherwise), moves)
 
 
 def _conditional(steps: Sequence[Step]) -> bool:

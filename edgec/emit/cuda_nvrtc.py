@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -125,10 +126,8 @@ class Nvrtc:
 
     def __init__(self, path: Path) -> None:
         try:
-            for builtins in sorted(path.parent.glob("libnvrtc-builtins.so.*")):
-                if builtins.name.split(".so.")[1].split(".")[0] == path.name.split(".so.")[1][:2]:
-                    ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
-            self._library = ctypes.CDLL(str(path))
+            # Its own symbols first: TVM has another LLVM in the same process.
+            self._library = ctypes.CDLL(str(path), mode=os.RTLD_LOCAL | os.RTLD_DEEPBIND)
         except OSError as error:
             raise TargetError(f"NVRTC cannot be loaded: {error}", where=str(path)) from error
         major, minor = ctypes.c_int(), ctypes.c_int()

@@ -51,6 +51,21 @@ EDGEC_INLINE uint16_t edgec_to_half(float value) {
 }
 #endif
 
+/* Four bytes as one number, the first lowest; the sum of four products of bytes, a's without a sign. */
+EDGEC_INLINE int edgec_quad(int a, int b, int c, int d) {
+  return (a & 255) | (b & 255) << 8 | (c & 255) << 16 | (int)((uint)d << 24);
+}
+EDGEC_INLINE int edgec_add_product(int a, int b, int sum) {
+#ifdef EDGEC_TWIN
+  for (int i = 0; i < 4; i++) sum += (int)((uint)a >> 8 * i & 255) * (int)(int8_t)(b >> 8 * i);
+#else
+  asm("dp4a.u32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
+#endif
+  return sum;
+}
+EDGEC_INLINE int edgec_dot4(int a, int b) { return edgec_add_product(a, b, 0); }
+EDGEC_INLINE float edgec_add_product(float a, float b, float sum) { return a * b + sum; }
+
 /* Half precision, computed in single and rounded: exact for one operation. */
 struct half {
   uint16_t bits;

@@ -78,12 +78,9 @@ static inline float edgec_rsqrtf(float value) { return 1.0f / sqrtf(value); }
 static inline float edgec_exp10f(float value) { return powf(10.0f, value); }
 #define rsqrtf edgec_rsqrtf
 #define exp10f edgec_exp10f
+static inline int __float2int_rn(float value) { return (int)rintf(value); }
 static inline int __popc(uint32_t value) { return __builtin_popcount(value); }
 static inline int __clz(int value) { return value ? __builtin_clz((uint32_t)value) : 32; }
-static inline int __dp4a(int a, int b, int c) {
-  for (int i = 0; i < 4; i++) c += (int8_t)(a >> 8 * i) * (int8_t)(b >> 8 * i);
-  return c;
-}
 
 static inline float __int_as_float(int bits) {
   float value;

@@ -18,16 +18,27 @@ from edgec.emit.cuda_prelude import PRELUDE
 from edgec.emit.toolchain import Toolchain
 
 _HERE = Path(__file__).parent
-_AS_CPP = ("-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-ffp-contract=off")
+_AS_CPP = (
+    *("-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti"),
+    *("-ffp-contract=off", "-fno-strict-aliasing"),
+)
 _DRIVER = "cuda_twin.c"
-_TOGETHER = re.compile(r"\b(?:__sync|__shfl|edgec_mma|edgec_together)")
+_TOGETHER = re.compile(r"\b(?:__sync|__shfl|edgec_multiply)")
 
 
 def link_twin(
-    kernels: Sequence[CudaKernel], arch: str, toolkit: int, toolchain: Toolchain, jobs: int = 2
+    kernels: Sequence[CudaKernel],
+    arch: str,
+    toolkit: int,
+    toolchain: Toolchain,
+    *,
+    soname: str = "libcuda.so.1",
 ) -> bytes:
-    """A `libcuda.so.1` for the host of `toolchain` that can run `kernels`, made for `arch` by a
-    toolkit of version `toolkit`, 12060 for 12.6."""
+    """A driver for the host of `toolchain` that can run `kernels`, made for `arch` by a toolkit of
+    version `toolkit`, 12060 for 12.6.
+
+    By the driver's own `soname` whatever opens the driver in the same process gets it, NVRTC too.
+    """
     sources = list(dict.fromkeys(kernel.source for kernel in kernels if kernel.launches))
 
     def compiled(source: str) -> bytes:
@@ -38,12 +49,12 @@ def link_twin(
             options=_AS_CPP,
         )
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compiled, sources))
     table = _table(kernels, arch, toolkit)
     objects.append(toolchain.compile(table, includes=(_HERE,)))
     objects.append(toolchain.compile(_HERE / _DRIVER, includes=(_HERE,), options=("-std=c11",)))
-    return toolchain.shared_library(objects, exports=["cu*"], soname="libcuda.so.1")
+    return toolchain.shared_library(objects, exports=["cu*"], soname=soname)
 
 
 def _table(kernels: Sequence[CudaKernel], arch: str, toolkit: int) -> str:

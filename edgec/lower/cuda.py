@@ -7,8 +7,9 @@ and blocks are constants, and shared memory is declared in the source.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tvm
@@ -16,12 +17,18 @@ from tvm import s_tir, tirx
 from tvm.ir import IRModule
 
 from edgec.emit.cuda_kernel import CudaKernel, Launch, Pointer
+from edgec.emit.cuda_prelude import TILES
 from edgec.errors import LoweringError
-from edgec.lower.cuda_stages import bytes_of, position, stage_of, statements
+from edgec.lower.cuda_contraction import contraction, size, takes
+from edgec.lower.cuda_dot import expand_dots_on_gpu
+from edgec.lower.cuda_multiply import source_of, tiles_for
+from edgec.lower.cuda_print import NotPrintable
+from edgec.lower.cuda_stages import accesses, bytes_of, position, stage_of, statements
 from edgec.lower.kernels import with_c_signature
 from edgec.targets import Target
-from edgec.targets.cpu.blocks import inline_cheap_producers
+from edgec.targets.cpu.blocks import compute_blocks, inline_cheap_producers, is_spatial
 from edgec.targets.cuda import schedule
+from edgec.targets.cuda.rows import schedule_rows
 
 _DEVICE_LAUNCH = 2
 """TVM's calling convention of functions that run on the GPU."""
@@ -47,33 +54,38 @@ def cuda_target(arch: str) -> tvm.target.Target:
 
 
 def device_kernel(
-    function: tirx.PrimFunc, symbol: str, target: Target, overwrites: tuple[int, int] | None
+    function: tirx.PrimFunc,
+    symbol: str,
+    target: Target,
+    overwrites: tuple[int, int] | None,
+    *,
+    vectors: bool = True,
 ) -> CudaKernel:
     """CUDA C for the unscheduled `function`; the names of its functions begin with `symbol`.
 
-    `overwrites` names an input and an output parameter that are one and the same memory.
+    `overwrites` names an input and an output parameter that are one and the same memory. With
+    `vectors` every buffer begins at a multiple of 16 bytes.
     """
     whole = s_tir.Schedule(function)
     inline_cheap_producers(whole)
-    function = whole.mod["main"]
-    writer = _Writer(function, symbol, target, overwrites)
-    for chosen in groups(function):
-        writer.add(chosen)
+    _inline_borders(whole)
+    writer = _Writer(whole.mod["main"], symbol, target, overwrites, vectors)
+    writer.write()
     return writer.kernel()
 
 
-def groups(function: tirx.PrimFunc) -> list[list[int]]:
-    """The statements of `function`, by their place, that are stages together."""
-    count = len(statements(function))
-    whole = list(range(count))
-    if count > 1 and _row_wise(stage_of(function, whole).function):
-        return [whole]
-    return [[index] for index in whole]
+def _inline_borders(schedule: s_tir.Schedule) -> None:
+    """Let what reads an image beyond its border see to that itself, instead of a larger copy. Not
+    bytes: theirs is not zero."""
+    for block in compute_blocks(schedule):
+        name = schedule.get(block).name_hint
+        floating = "float" in str(schedule.get(block).writes[0].source.dtype)
+        if name.startswith("pad") and floating and is_spatial(schedule, block):
+            with contextlib.suppress(s_tir.ScheduleError):
+                schedule.compute_inline(block)
 
 
 def _row_wise(function: tirx.PrimFunc) -> bool:
-    from edgec.targets.cuda.rows import schedule_rows
-
     try:
         return schedule_rows(s_tir.Schedule(function))
     except s_tir.ScheduleError:
@@ -89,7 +101,10 @@ class _Writer:
         symbol: str,
         target: Target,
         overwrites: tuple[int, int] | None,
+        vectors: bool,
     ) -> None:
+        self.vectors = vectors
+        self.tiled = False
         self.function = function
         self.symbol = symbol
         self.arch = target.gpu_arch
@@ -100,12 +115,64 @@ class _Writer:
         self.scratch_bytes = 0
 
     def kernel(self) -> CudaKernel:
-        return CudaKernel("\n".join(self.sources), tuple(self.launches), self.scratch_bytes)
+        sources = [TILES, *self.sources] if self.tiled else self.sources
+        return CudaKernel("\n".join(sources), tuple(self.launches), self.scratch_bytes)
 
-    def add(self, chosen: Sequence[int]) -> None:
+    def write(self) -> None:
+        """Every statement of the kernel, in order: products by our own tiles, the rest by TVM."""
+        every = statements(self.function)
+        rest: list[int] = []
+        place = 0
+        while place < len(every):
+            took = self._product(every, place, rest)
+            if not took:
+                rest.append(place)
+            place += max(took, 1)
+        self._by_tvm(rest)
+
+    def _product(self, every: list[tirx.Stmt], place: int, before: list[int]) -> int:
+        """Write the statement at `place` as a product of tiles, after those `before` it, with the
+        next one where that is its tail; how many statements that were, 0 where it is none."""
+        problem = contraction(every[place])
+        tiles = tiles_for(problem, int(self.arch[3:])) if problem else None
+        if problem is None or tiles is None:
+            return 0
+        chosen = [place]
+        sums = problem.sums
+        if position(sums, list(self.function.params)) is None and place + 1 < len(every):
+            reads = [position(sums, accesses(each)[0]) is not None for each in every]
+            tail = takes(problem, every[place + 1])
+            if tail is not None and not any(reads[:place] + reads[place + 2 :]):
+                problem = replace(problem, tail=tail)
+                chosen.append(place + 1)
+        stage = stage_of(self.function, chosen)
+        buffers = [b for b in stage.buffers if len(chosen) == 1 or not b.same_as(sums)]
+        name = f"{self.symbol}_{place}"
+        try:
+            source = source_of(problem, tiles, name, buffers, self.vectors)
+        except NotPrintable:
+            return 0
+        self._by_tvm(before)
+        before.clear()
+        self.tiled = True
+        self.sources.append(source)
+        down = -(-size(problem.rows) // tiles.rows)
+        grid = (down, -(-size(problem.columns) // tiles.columns), size(problem.batches))
+        pointers = tuple(map(self._pointer, buffers))
+        self.launches.append(Launch(name, grid, (tiles.threads, 1, 1), pointers))
+        return len(chosen)
+
+    def _by_tvm(self, chosen: list[int]) -> None:
+        if len(chosen) > 1 and _row_wise(stage_of(self.function, chosen).function):
+            self._stage(chosen)
+            return
+        for index in chosen:
+            self._stage([index])
+
+    def _stage(self, chosen: Sequence[int]) -> None:
         stage = stage_of(self.function, chosen)
         pointers = [self._pointer(buffer) for buffer in stage.buffers]
-        name = f"{self.symbol}_{len(self.sources)}"
+        name = f"{self.symbol}_{chosen[0]}"
         source, calls = by_tvm(schedule(stage.function), name, self.arch, self._reserve)
         self.sources.append(source)
         for call in calls:
@@ -143,7 +210,7 @@ def by_tvm(
     function = function.with_attr("global_symbol", name)
     function = function.with_attr("target", target).with_attr("tirx.noalias", True)
     module = _TO_THREADS(IRModule({name: function}))
-    module = IRModule({name: with_c_signature(module[name], None)})
+    module = IRModule({name: with_c_signature(expand_dots_on_gpu(module[name]), None)})
     module = _TO_LAUNCHES(module)
     device = {
         variable: each

@@ -12,13 +12,24 @@ from edgec.emit.cuda_prelude import PRELUDE
 from edgec.lower.cuda import device_kernel
 from edgec.targets import Target
 
+_EXACT = ("edgec_dot4", "sum_type = int32_t", "__float2int_rn")
+"""In the text of integer kernels, whose results are promised to the bit."""
+
 
 def compile_cuda_kernel(
-    function: str, symbol: str, target: Target, overwrites: tuple[int, int] | None
+    function: str,
+    symbol: str,
+    target: Target,
+    overwrites: tuple[int, int] | None,
+    *,
+    vectors: bool,
 ) -> CudaKernel:
-    """Compile the PrimFunc that `function` holds as TVM's JSON for the GPU of `target`."""
-    kernel = device_kernel(tvm.ir.load_json(function), symbol, target, overwrites)
+    """Compile the PrimFunc that `function` holds as TVM's JSON for the GPU of `target`; the rest is
+    as `device_kernel` takes it."""
+    kernel = device_kernel(tvm.ir.load_json(function), symbol, target, overwrites, vectors=vectors)
     if not kernel.launches:
         return kernel
-    code = compile_cuda(PRELUDE + kernel.source, target.gpu_arch, target.cuda)
+    exact = any(name in kernel.source for name in _EXACT)
+    options = ["--fmad=false"] if exact else []
+    code = compile_cuda(PRELUDE + kernel.source, target.gpu_arch, target.cuda, options)
     return replace(kernel, cubin=code.cubin, ptx=code.ptx)

@@ -22,11 +22,11 @@ from tvm.tirx.op import register_intrin_lowering
 
 from edgec.targets import Target
 
-_QUAD, _DOT4, _TO_NEAREST = "edgec.quad", "edgec.dot4", "edgec.to_nearest"
+QUAD, DOT4, TO_NEAREST = "edgec.quad", "edgec.dot4", "edgec.to_nearest"
 _PURE = 1
 """`tirx.CallEffectKind`: neither reads nor writes anything."""
 
-for _name, _inputs in ((_QUAD, 4), (_DOT4, 2), (_TO_NEAREST, 1)):
+for _name, _inputs in ((QUAD, 4), (DOT4, 2), (TO_NEAREST, 1)):
     if _name not in tvm.ir._ffi_api.ListOpNames():
         tvm.ir._ffi_api.RegisterOp(_name, "")
         tvm.ir._ffi_api.OpSetNumInputs(tvm.ir.Op.get(_name), _inputs)
@@ -37,17 +37,17 @@ for _name, _inputs in ((_QUAD, 4), (_DOT4, 2), (_TO_NEAREST, 1)):
 
 def quad(*bytes_: Any) -> Any:
     """Four elements of a uint8 or int8 tensor, one after the other in memory, as one int32."""
-    return tirx.call_intrin("int32", _QUAD, *bytes_)
+    return tirx.call_intrin("int32", QUAD, *bytes_)
 
 
 def dot4(a: Any, w: Any) -> Any:
     """The int32 sum of four products of the bytes of `a`, uint8, and of `w`, int8."""
-    return tirx.call_intrin("int32", _DOT4, a, w)
+    return tirx.call_intrin("int32", DOT4, a, w)
 
 
 def to_nearest(x: Any) -> Any:
     """A float32 within int32's range to the nearest integer, ties to even."""
-    return tirx.call_intrin("int32", _TO_NEAREST, x)
+    return tirx.call_intrin("int32", TO_NEAREST, x)
 
 
 def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
@@ -56,11 +56,11 @@ def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
 
     def expand(call: tvm.ir.Call) -> Any:
         name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
-        if name == _QUAD:
+        if name == QUAD:
             return _packed(list(call.args))
-        if name == _TO_NEAREST:
+        if name == TO_NEAREST:
             return _rounded(call.args[0])
-        if name == _DOT4:
+        if name == DOT4:
             return product(tirx.const(0, "int32"), *call.args)
         return call
 
@@ -74,7 +74,7 @@ def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     return tvm_ffi.structural_map(summed, (tvm.ir.Call, expand))
 
 
-_DOT4_OP = tvm.ir.Op.get(_DOT4)
+_DOT4_OP = tvm.ir.Op.get(DOT4)
 
 Product = Callable[[Any, Any, Any], Any]
 """The sum of an int32, and of the products of four bytes of each of two more; equal lanes."""
@@ -224,9 +224,9 @@ def _by_default(lowering: Callable[..., Any]) -> Callable[[Any], Any]:
 
 
 for _name, _lowering in (
-    (_QUAD, lambda *parts: _packed(list(parts))),
-    (_DOT4, lambda a, w: _plainly(_spread(tirx.const(0, "int32"), _lanes(a)), a, w)),
-    (_TO_NEAREST, _rounded),
+    (QUAD, lambda *parts: _packed(list(parts))),
+    (DOT4, lambda a, w: _plainly(_spread(tirx.const(0, "int32"), _lanes(a)), a, w)),
+    (TO_NEAREST, _rounded),
 ):
     register_intrin_lowering(_name, "default", f=_by_default(_lowering), level=1)
 """What TVM's own way to code makes of them."""

@@ -75,7 +75,11 @@ def _for_gpu(request: Request) -> Answer:
     from edgec.lower.cuda_build import compile_cuda_kernel
 
     kernel = compile_cuda_kernel(
-        request.function, request.symbol, request.target, request.overwrites
+        request.function,
+        request.symbol,
+        request.target,
+        request.overwrites,
+        vectors=request.decisions.get("loads") != "scalar",
     )
     return Answer(pack(kernel), kernel.scratch_bytes)
 

@@ -23,10 +23,10 @@ class Profile:
 
     name: str
     summary: str
-    architectures: frozenset[str]
     activations: str
     symmetric: bool
     products: frozenset[str]
+    computed: bool
     followers: frozenset[str]
     tables: frozenset[str]
     moves: frozenset[str]
@@ -35,7 +35,7 @@ class Profile:
 
 
 def resolve(name: str) -> Profile:
-    """The profile called `name`, or the one for the target of that name.
+    """The profile called `name`, or edgec's own for a target of that name.
 
     Raises UsageError where there is neither.
     """
@@ -43,13 +43,13 @@ def resolve(name: str) -> Profile:
     if name in known:
         return known[name]
     try:
-        arch = targets.resolve(name).arch
+        targets.resolve(name)
     except TargetError as error:
         raise UsageError(
             f"there is no profile '{name}'",
             hint=f"there is: {', '.join(known)}, or a target: {error.hint}",
         ) from error
-    return next(each for each in known.values() if arch in each.architectures)
+    return known["edgec"]
 
 
 @functools.cache

@@ -152,7 +152,7 @@ def quantize_model(
     samples = CalibrationData(
         input_specs(graph), data, options.normalize, options.samples, limits, notes.append
     )
-    options.recovery.before(graph, profile, samples)
+    options.recovery.before(graph, samples)
     ranges, count = measure(graph, profile, samples, options, notes, on_event)
     maker = Maker(graph, profile, ranges, samples, exclude, options.recovery)
     kept = None

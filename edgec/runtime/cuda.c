@@ -14,7 +14,7 @@
 #define _GNU_SOURCE
 #include "cuda.h"
 
-enum { MEMORY_DEVICE_POINTER = 3, CAPTURE_THREAD = 1 };
+enum { MEMORY_DEVICE_POINTER = 3, CAPTURE_THREAD = 1, WIDEST_LOAD = 16 };
 
 #define TRY(self, driver, call)                                                                   \
   do {                                                                                            \
@@ -159,6 +159,10 @@ static edgec_status run(instance *self, const void *const *inputs, void *const *
     const edgec_tensor *tensor = i < ins ? &program->inputs[i] : &program->outputs[i - ins];
     const void *buffer = i < ins ? inputs[i] : outputs[i - ins];
     b->addresses[i] = tensor->bytes ? reachable(b, buffer) : 0;
+    if (b->addresses[i] % WIDEST_LOAD)
+      return FAIL(self, EDGEC_INVALID,
+                  "%s '%s' at %p is memory of the GPU and not aligned to %d bytes",
+                  i < ins ? "input" : "output", tensor->name, buffer, WIDEST_LOAD);
     if (!b->addresses[i]) b->addresses[i] = b->staged + b->offsets[i];
     staged |= is_staged(b, i);
     if (i < ins && is_staged(b, i)) memcpy(b->pinned + b->offsets[i], buffer, tensor->bytes);

@@ -173,7 +173,7 @@ static inline edgec_status edgec_destroy(edgec_instance *instance) {
  * EDGEC_FAILED, EDGEC_FORKED.
  *
  * On a GPU a buffer may be memory of the GPU, or host memory that it can address (managed,
- * cuMemHostAlloc): it is used where it is; ordinary memory is copied. `stream` is a CUstream to run
+ * cuMemHostAlloc): it is used where it is, aligned to 16 bytes; ordinary memory is copied. `stream` is a CUstream to run
  * on, NULL one of the instance's own. The call returns when the outputs are there, but for a stream
  * of the caller's with no ordinary memory among the buffers: then, when the work is queued. */
 static inline edgec_status edgec_run(edgec_instance *instance, const void *const *inputs,

@@ -28,14 +28,31 @@ static size_t read_text(const char *path, char *text, size_t size) {
 }
 
 #if defined(__linux__)
+/* What a CPU can do beside the machine's fastest, which has 1024; 0 where the kernel says nothing. */
+static long capacity_of(uint32_t cpu) {
+  char path[64], text[32];
+  snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%u/cpu_capacity", cpu);
+  return read_text(path, text, sizeof text) ? strtol(text, NULL, 10) : 0;
+}
+
+/* The CPUs that the process may run on, but for those that can do less than half of the fastest:
+ * a step would wait for its share on a small core. */
 static uint32_t affinity_threads(void) {
-  unsigned long mask[128]; /* 8192 CPUs, the most Linux knows */
-  uint32_t count = 0;
+  enum { LONG_BITS = 8 * sizeof(long), CPUS = 8192 }; /* the most Linux knows */
+  unsigned long mask[CPUS / LONG_BITS];
+  uint32_t all = 0, fast = 0;
+  long most = 0;
   memset(mask, 0, sizeof mask);
   if (sched_getaffinity(0, sizeof mask, (cpu_set_t *)mask)) return 1;
-  for (size_t i = 0; i < sizeof mask / sizeof mask[0]; i++)
-    count += (uint32_t)__builtin_popcountl(mask[i]);
-  return count ? count : 1;
+  for (int counting = 0; counting < 2; counting++)
+    for (uint32_t cpu = 0; cpu < CPUS; cpu++) {
+      if (!(mask[cpu / LONG_BITS] >> cpu % LONG_BITS & 1)) continue;
+      long capacity = counting && !most ? 0 : capacity_of(cpu);
+      if (!counting && capacity > most) most = capacity;
+      if (counting) all++, fast += 2 * capacity >= most;
+      if (!counting && !capacity) break;
+    }
+  return most ? fast : all ? all : 1;
 }
 
 /* The CPUs' worth of time that one control group may use, rounded down; UINT32_MAX: no limit. */

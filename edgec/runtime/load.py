@@ -640,6 +640,27 @@ class Module:
         bound()
         return bound.results()
 
+    def run_at(self, inputs: Sequence[int], outputs: Sequence[int], stream: int = 0) -> None:
+        """Run once on buffers given by their addresses, in the order of `inputs` and `outputs`.
+
+        They are not checked beyond alignment. On a GPU they may be memory of the GPU, such as a
+        tensor's `data_ptr()`, and `stream` a CUstream to run on; without memory of the host among
+        them the call then returns before the work is done.
+
+        Raises:
+            DataError: there are more or fewer than the model has.
+            DeviceError: as `run` does.
+        """
+        counts = (len(inputs), len(outputs))
+        if counts != (len(self.inputs), len(self.outputs)):
+            raise DataError(
+                f"{counts[0]} inputs and {counts[1]} outputs given, "
+                f"the model has {len(self.inputs)} and {len(self.outputs)}",
+                where=self.path,
+            )
+        given = [(ctypes.c_void_p * len(places))(*places) for places in (inputs, outputs)]
+        self._check(self._table.run(self._open_handle(), given[0], given[1], stream or None))
+
     def _new_outputs(self) -> List[np.ndarray[Any, Any]]:
         return [np.empty(t.numpy_shape, t.numpy_dtype) for t in self.outputs]
 

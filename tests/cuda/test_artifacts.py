@@ -12,6 +12,7 @@ import pytest
 from edgec import load, targets
 from edgec.compiler import compile_model
 from edgec.emit.cuda_cubin import architecture
+from edgec.errors import DataError
 from edgec.options import Options
 
 from .conftest import ROOT, OnTwin
@@ -60,6 +61,11 @@ def test_without_a_driver_the_processor_runs_it(
         assert module.run({"image": image})["logits"].shape == (1, 10)
     with load(on_twin.artifact, device=-1) as module:
         assert module.device == "CPU"
+        logits = np.zeros((1, 10), np.float32)
+        module.run_at([image.ctypes.data], [logits.ctypes.data])
+        np.testing.assert_array_equal(logits, module.run({"image": image})["logits"])
+        with pytest.raises(DataError, match="0 inputs and 1 outputs given"):
+            module.run_at([], [logits.ctypes.data])
 
 
 def test_cuda_is_an_alias_and_names_are_suggested(edgec: Edgec) -> None:

@@ -149,6 +149,19 @@ def test_a_layer_is_not_blamed_for_those_before(
     assert found["y"].local_db > 100
 
 
+def test_weights_of_other_sizes_are_noted(
+    plain: onnx.ModelProto, quantized: onnx.ModelProto, data: dict[str, np.ndarray]
+) -> None:
+    smoothed = onnx.ModelProto()
+    smoothed.CopyFrom(quantized)
+    for tensor in smoothed.graph.initializer:
+        if tensor.name == "w2_s":
+            tensor.CopyFrom(numpy_helper.from_array(np.float32(5), "w2_s"))
+    notes = [debug_quant(plain, each, data).notes for each in (quantized, smoothed)]
+    assert not any("not the float model's" in note for note in notes[0])
+    assert any("the weights of 1 layers are not the float model's" in note for note in notes[1])
+
+
 def test_what_was_folded_is_not_compared_with_what_it_was(
     digits: Path, ort_int8: Callable[[Path, bool], Path], tmp_path: Path
 ) -> None:
@@ -205,8 +218,16 @@ def test_the_command(
     assert len(re.findall(r"^\S+ +(?:Conv|Gemm|MaxPool|Relu|Batch\w+) ", done.out, re.M)) == 2
     assert re.search(r"^output logits: \d\d\.\d dB$", done.out, re.M)
     assert "<svg" in (tmp_path / "page.html").read_text()
-    result = edgec(*words, "--json").result
-    assert result["samples"] == 64
+    reader = tmp_path / "reader.py"
+    reader.write_text(
+        "import numpy as np\n"
+        f"images = np.load({str(digits.with_name('digits_test.npz'))!r})['image']\n"
+        "def some():\n"
+        "    return ({'image': image[None]} for image in images[:5])\n"
+    )
+    assert edgec(*words[:-1], f"{reader}:some", "--json").result["samples"] == 5
+    result = edgec(*words, "--samples", 40, "--json").result
+    assert result["samples"] == 40
     assert result["tensors"][-1]["name"] == "logits"
     assert len(result["tensors"][-1]["histogram"][0]) == BINS + 2
 

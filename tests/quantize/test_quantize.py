@@ -11,6 +11,8 @@ import onnxruntime
 import pytest
 from conftest import Edgec
 
+from edgec import targets
+from edgec.quantize.profiles import resolve
 from edgec.quantize.quantizer import QuantizeOptions, quantize_model
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -126,3 +128,21 @@ def test_recurrent_layers_count_as_floats_in_the_share() -> None:
     made = quantize_model(model, ["random"])
     assert made.share == (64, 64 + 5 * 48 * (8 + 16))
     assert "GRU" in made.plan.left["h"]
+
+
+def test_a_target_quantizes_what_its_kernels_have() -> None:
+    for name in targets.names():
+        assert resolve(name).name == "edgec"
+    images = np.load(MODELS / "digits_test.npz")["image"]
+    plans = {
+        name: quantize_model(
+            MODELS / "digits_transformer.onnx", {"image": images}, QuantizeOptions(profile=name)
+        )
+        for name in ("x86", "host")
+    }
+    assert plans["host"].plan.left["MatMul_0"] == "both operands are computed"
+    assert "MatMul_0" in plans["x86"].plan.units
+    share = plans["host"].share
+    assert share is not None
+    assert 0.8 * share[1] <= share[0] < share[1]
+    assert plans["x86"].share == (share[1], share[1])

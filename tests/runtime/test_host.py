@@ -20,6 +20,14 @@ BOX, INNER = "sys/fs/cgroup/box", "sys/fs/cgroup/box/inner"
 BOX1, INNER1 = "sys/fs/cgroup/cpu/box", "sys/fs/cgroup/cpu/box/inner"
 QUOTA, PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
 
+
+def capacities(of_cpus: list[int]) -> dict[str, str]:
+    return {
+        f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity": f"{capacity}\n"
+        for cpu, capacity in enumerate(of_cpus)
+    }
+
+
 MACHINES = {
     "bare": ({}, 16),
     "no limit": ({"proc/self/cgroup": V2, f"{INNER}/cpu.max": "max 100000\n"}, 16),
@@ -53,6 +61,15 @@ MACHINES = {
             f"sys/fs/cgroup/cpu/{QUOTA}": "200000\n",
             f"sys/fs/cgroup/cpu/{PERIOD}": "100000\n",
         },
+        2,
+    ),
+    "big and little": (capacities([381] * 12 + [1024] * 4), 4),
+    "big, middle and little": (capacities([250] * 8 + [780] * 6 + [1024] * 2), 8),
+    "all alike": (capacities([1024] * 16), 16),
+    "capacities of some only": (capacities([0] * 16), 16),
+    "big and little in a group": (
+        capacities([381] * 12 + [1024] * 4)
+        | {"proc/self/cgroup": V2, f"{INNER}/cpu.max": "200000 100000\n"},
         2,
     ),
     "nonsense": ({"proc/self/cgroup": "::\n0:\n:\n\n", "sys/fs/cgroup/cpu.max": "x"}, 16),

@@ -44,18 +44,12 @@ class Place:
     def values(self) -> Array:
         return np.asarray(self.node.inputs[self.position].values)
 
-    def matrices(self) -> Array:
-        """The weights of a reader, float64 [groups, results, channels of the group, taps]."""
-        values = self.values.astype(np.float64)
-        if self.node.op == "Conv":
-            return values.reshape(self.groups, -1, values.shape[1], math.prod(values.shape[2:]))
-        return np.moveaxis(values, self.axis, 1)[None, :, :, None]
-
     def largest(self) -> Array:
         """The largest magnitude that each channel is multiplied with, or has."""
         values = np.abs(self.values.astype(np.float64))
         if self.groups > 1:
-            return np.asarray(np.abs(self.matrices()).max(axis=(1, 3))).reshape(-1)
+            split = values.reshape(self.groups, -1, *values.shape[1:])
+            return np.asarray(split.max(axis=(1, *range(3, split.ndim)))).reshape(-1)
         return np.asarray(
             np.moveaxis(values, self.axis, 0).reshape(values.shape[self.axis], -1).max(1)
         )

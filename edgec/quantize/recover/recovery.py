@@ -13,7 +13,7 @@ from edgec.quantize.calibrate import Run
 from edgec.quantize.plan import Plan
 from edgec.quantize.profiles import Profile
 from edgec.quantize.recover.refine import refine
-from edgec.quantize.recover.smooth import ChannelSizes, smooth
+from edgec.quantize.recover.smooth import LargestInChannels, smooth, smoothed
 from edgec.rewrite import optimize
 
 Rounding = Literal["nearest", "adaround", "gptq"]
@@ -25,14 +25,13 @@ class Recovery:
 
     Attributes:
         equalize: give the channels between layers the same range in the weights of both.
-        smooth: move the size of channels from activations into weights: by this exponent, 0..1,
-            or "auto" for what suits each layer.
+        smooth: move the size of channels from activations into weights, by this exponent, 0..1.
         rounding: of weights: to the nearest integer, or so that results change least.
         bias_correction: fold the mean error of each layer into its bias.
     """
 
     equalize: bool = False
-    smooth: float | Literal["auto"] | None = None
+    smooth: float | None = None
     rounding: Rounding = "nearest"
     bias_correction: bool = False
 
@@ -41,19 +40,19 @@ class Recovery:
         """Whether `after` has something to do."""
         return self.rounding != "nearest" or self.bias_correction
 
-    def before(self, graph: Graph, profile: Profile, samples: Iterable[Sample]) -> None:
+    def before(self, graph: Graph, samples: Iterable[Sample]) -> None:
         """Move factors between the layers of `graph`, which computes the same then."""
         if self.equalize:
             optimize(graph, [EqualizeLayers()])
         if self.smooth is None:
             return
-        sizes = ChannelSizes(graph)
-        if sizes.tensors:
-            with Run(graph, sizes.tensors) as run:
+        largest = LargestInChannels(graph)
+        tensors = smoothed(graph)
+        if tensors:
+            with Run(graph, tensors) as run:
                 for sample in samples:
-                    sizes.add(run(sample))
-        alpha = None if self.smooth == "auto" else self.smooth
-        smooth(graph, alpha, sizes.found, symmetric=profile.symmetric)
+                    largest.add(run(sample))
+        smooth(graph, self.smooth, largest.found)
 
     def after(self, graph: Graph, plan: Plan, profile: Profile, samples: Iterable[Sample]) -> None:
         """Refine the weights of `plan` and the biases of `graph`, in place."""
