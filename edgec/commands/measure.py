@@ -20,6 +20,7 @@ from edgec.peaks import measure as measure_peaks
 from edgec.profile import profile as measure_steps
 from edgec.profileplot import plot
 from edgec.program import Tensor
+from edgec.qdq.meaning import meaning_of
 from edgec.report import duration, table
 from edgec.runtime.load import Module, load
 from edgec.targets import from_facts
@@ -62,7 +63,7 @@ def verify(args: argparse.Namespace, display: Display) -> int:
         ]
         report = compare(
             module,
-            args.against,
+            meaning_of(args.against, [*module.inputs, *(tensor for tensor, _ in states)]),
             given=_data(module, args, display, count=1) if args.input else (),
             specs=module.inputs,
             states=states,

@@ -9,14 +9,14 @@ from __future__ import annotations
 from edgec.graph import Graph
 
 INTEGER_OPERATORS = frozenset(["ConvInteger", "MatMulInteger"])
-_QUANTIZED = frozenset(
+QUANTIZED = frozenset(
     ["QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd"]
 )
 
 
 def is_quantized(graph: Graph) -> bool:
     """Whether anything in the graph is quantized."""
-    return any(node.op in _QUANTIZED for node in graph.nodes())
+    return any(node.op in QUANTIZED for node in graph.nodes())
 
 
 def has_integers(graph: Graph) -> bool:
