@@ -59,11 +59,11 @@ def _shared(tensor: Any, index: tuple[Any, ...], step: tuple[int, ...]) -> Any:
 
 
 def _single(scale: relax.Expr, zero: relax.Expr) -> tuple[float, int] | None:
-    """The scale and the zero point, where all elements share one of each, known now."""
+    """The scale, not 0, and the zero point, where all elements share one of each, known now."""
     if not (isinstance(scale, Constant) and isinstance(zero, Constant)):
         return None
     scales, zeros = scale.value.numpy(), zero.value.numpy()
-    if not scales.size == zeros.size == 1 or zeros.dtype.kind not in "iu":
+    if not scales.size == zeros.size == 1 or zeros.dtype.kind not in "iu" or not scales.all():
         return None
     return scales.item(), int(zeros.item())
 
