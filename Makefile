@@ -55,7 +55,11 @@ $(foreach target,$(TARGETS),$(eval $(call compile_rules,$(target))))
 models/cache/%.onnx: | $(VENV)/ready
 	$(BIN)/python models/build.py $*
 
-test: test-lint test-models test-passes test-compile test-kernels test-tune test-quantize test-runtime test-targets test-cuda ## run all tests
+# The longest first, two at a time: most keep one processor busy.
+AREAS := kernels compile tune quantize targets passes models cuda runtime lint
+
+test: setup ## run all tests
+	$(MAKE) --jobs=2 --output-sync=target $(AREAS:%=test-%)
 
 test-nightly: setup ## the long suites
 	$(PYTEST) -m nightly tests
