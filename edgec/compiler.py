@@ -60,7 +60,7 @@ from edgec.proof import (
     twin_of,
     weaker,
 )
-from edgec.qdq import has_integers, is_quantized
+from edgec.qdq import described, has_integers, integer_share, is_quantized
 from edgec.rewrite import Event, PassReport, optimize
 from edgec.runtime.load import read_manifest
 from edgec.shelf import Shelf
@@ -311,6 +311,8 @@ class Compilation:
             )
             if self.options.level and self.options.stop_after is None and is_quantized(graph):
                 self.passes += optimize(graph, TO_INTEGERS, on_event=self.show)
+                if has_integers(graph):
+                    self.note(described(graph))
         return graph
 
     def note(self, text: str) -> None:
@@ -374,6 +376,7 @@ class Compilation:
                     lowerings[target.channel_block] = lowered, plan(lowered.program)
             lowered, planned = lowerings[target.channel_block]
             variant = workshop.build(lowered, planned, target, dims, golden.result)
+            variant = replace(variant, integers=integer_share(graph))
             self.lowered[variant.id] = lowered, planned
             self.meanings[variant.id] = meaning
             twin = None

@@ -31,7 +31,7 @@ import onnx_graphsurgeon as gs
 
 from edgec.graph import Graph
 from edgec.qdq.operand import UINT8, activation
-from edgec.qdq.sums import insert_sums, product
+from edgec.qdq.sums import check_range, insert_sums, product
 from edgec.qdq.tail import Result, finished, requantized, result
 from edgec.rewrite import Numerics, Pass, Skip
 from edgec.tensors import Constant, Node
@@ -97,9 +97,11 @@ def _mean(graph: Graph, node: Node, end: Result) -> gs.Tensor:
     kernel, attrs = _window(node) if node.op == "AveragePool" else (shape[2:], {})
     if node.op == "ReduceMean" and _axes(node, len(shape)) != tuple(range(2, len(shape))):
         raise Skip("it is a mean over other axes than height and width")
+    ones = np.ones((shape[1], 1, *kernel), np.int8)
+    check_range(ones, 0, x, None)
     inputs = [
         x.tensor,
-        graph.constant(np.ones((shape[1], 1, *kernel), np.int8), "ones"),
+        graph.constant(ones, "ones"),
         graph.constant(np.array(x.zero, np.uint8), "zero_point"),
     ]
     attrs = {**attrs, "group": shape[1]}

@@ -7,8 +7,8 @@
       =>   y = QuantizeLinear(DequantizeLinear(x, s / t, z), 1, w)
 
 So Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Slice, Split, Gather, Expand, DepthToSpace,
-SpaceToDepth, Identity, MaxPool, GlobalMaxPool and Concat, whose inputs are requantized where their
-parameters differ from those of its result.
+SpaceToDepth, Identity, MaxPool and Concat, whose inputs are requantized where their parameters
+differ from those of its result.
 
 *Needs* 8-bit integers of one constant scale, which every reader of them shares.
 

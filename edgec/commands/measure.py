@@ -61,9 +61,10 @@ def verify(args: argparse.Namespace, display: Display) -> int:
             )
             for s in variant["states"]
         ]
+        signature = [*module.inputs, *(tensor for tensor, _ in states)]
         report = compare(
             module,
-            meaning_of(args.against, [*module.inputs, *(tensor for tensor, _ in states)]),
+            meaning_of(args.against, signature) if variant.get("integers") else args.against,
             given=_data(module, args, display, count=1) if args.input else (),
             specs=module.inputs,
             states=states,

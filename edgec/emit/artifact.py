@@ -32,7 +32,8 @@ class Variant:
     """One build of the model: for one target, one set of shapes, one precision.
 
     `kernels` maps kernel names to their symbol and the bytes of their object; `tuned` has the
-    records that some of them were compiled by. `gpu` is what it has for the target's GPU.
+    records that some of them were compiled by. `gpu` is what it has for the target's GPU,
+    `integers` the share of multiply-accumulates that are of integers.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Variant:
     linker: str
     tuned: Mapping[str, Choice]
     gpu: GpuPart | None = None
+    integers: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def _variant(name: str, variant: Variant, verified: str) -> dict[str, Any]:
             for kernel, (symbol, nbytes) in variant.kernels.items()
         ],
         "steps": [_step(step, variant.plan) for step in program.steps],
+        "integers": round(variant.integers, 6),
         **({"gpu": gpu_facts(variant.gpu, target)} if variant.gpu else {}),
         "verified": verified,
     }

@@ -7,6 +7,7 @@ computes the same of it (`edgec.passes.convert_qdq_to_integer`).
 from __future__ import annotations
 
 from edgec.graph import Graph
+from edgec.inspect import macs
 
 INTEGER_OPERATORS = frozenset(["ConvInteger", "MatMulInteger"])
 QUANTIZED = frozenset(
@@ -22,3 +23,20 @@ def is_quantized(graph: Graph) -> bool:
 def has_integers(graph: Graph) -> bool:
     """Whether sums of products are computed in integers."""
     return any(node.op in INTEGER_OPERATORS for node in graph.nodes())
+
+
+def integer_share(graph: Graph) -> float:
+    """The share of the multiply-accumulates that are of integers, 0 where there are none."""
+    costs = [(node.op in INTEGER_OPERATORS, macs(node) or 0) for node in graph.nodes()]
+    return sum(cost for integer, cost in costs if integer) / max(sum(c for _, c in costs), 1)
+
+
+def described(graph: Graph) -> str:
+    """The share of integers, and the nodes with multiply-accumulates that stayed in floats."""
+    left = [
+        node.name or node.outputs[0].name
+        for node in graph.nodes()
+        if node.op not in INTEGER_OPERATORS and macs(node)
+    ]
+    text = f"{integer_share(graph):.1%} of the multiply-adds are in integers"
+    return f"{text}; in floats: {', '.join(left)}" if left else text

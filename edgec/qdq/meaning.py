@@ -11,15 +11,14 @@ from edgec.graph import load
 from edgec.options import Options, chosen_passes
 from edgec.passes import NEWER_OPSET_LEVEL, TO_INTEGERS
 from edgec.program import Tensor
-from edgec.qdq import QUANTIZED, has_integers
+from edgec.qdq import has_integers
 from edgec.rewrite import optimize
-from edgec.verify import read_model
 
 
 def meaning_of(
     source: str | os.PathLike[str], inputs: Iterable[Tensor]
 ) -> str | os.PathLike[str] | onnx.ModelProto:
-    """`source` itself, or where it is quantized, the integer graph that `compile` makes of it.
+    """The integer graph that `compile` makes of a quantized model; `source` if it makes none.
 
     `inputs` are the module's, whose static shapes the graph is bound to. The passes are those of
     the default level: a module compiled with others may differ from this graph by one quantum.
@@ -27,8 +26,6 @@ def meaning_of(
     Raises:
         EdgecError: as `edgec.graph.load` does.
     """
-    if all(node.op_type not in QUANTIZED for node in read_model(source).graph.node):
-        return source
     graph = load(source, shapes={tensor.name: tensor.shape for tensor in inputs})
     options = Options()
     if options.level >= NEWER_OPSET_LEVEL:

@@ -47,7 +47,7 @@ def product(graph: Graph, node: Node) -> Product:
         outputs = values.shape[-1]
     scale = np.float64(x.scale) * w.scales.astype(np.float64)
     bias = _bias(graph, node, scale, outputs)
-    _check_range(values, 0 if op == "ConvInteger" else values.ndim - 1, x, bias)
+    check_range(values, 0 if op == "ConvInteger" else values.ndim - 1, x, bias)
     scale = scale.reshape(along) if scale.size > 1 else scale.reshape(())
     return Product(op, x, values, None if bias is None else bias.reshape(along), scale)
 
@@ -80,8 +80,8 @@ def _bias(graph: Graph, node: Node, scale: Array, outputs: int) -> Array | None:
     return np.broadcast_to(values.reshape(-1), (outputs,)).astype(np.int32)
 
 
-def _check_range(values: Array, axis: int, x: Activation, bias: Array | None) -> None:
-    """Skip where a sum may leave int32, whatever the input."""
+def check_range(values: Array, axis: int, x: Activation, bias: Array | None) -> None:
+    """Skip where a sum over all axes of the weights `values` but `axis` may leave int32."""
     others = tuple(a for a in range(values.ndim) if a != axis)
     wide = values.astype(np.int64)
     positive, negative = np.maximum(wide, 0).sum(others), np.minimum(wide, 0).sum(others)
