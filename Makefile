@@ -55,11 +55,13 @@ $(foreach target,$(TARGETS),$(eval $(call compile_rules,$(target))))
 models/cache/%.onnx: | $(VENV)/ready
 	$(BIN)/python models/build.py $*
 
-# The longest first, two at a time: most keep one processor busy.
-AREAS := kernels compile tune quantize targets passes models cuda runtime lint
+# Two areas at a time, for most keep one processor busy; those that measure have both to themselves.
+AREAS := kernels targets quantize passes models cuda runtime lint
+ALONE := compile tune
 
 test: setup ## run all tests
 	$(MAKE) --jobs=2 --output-sync=target $(AREAS:%=test-%)
+	$(MAKE) $(ALONE:%=test-%)
 
 test-nightly: setup ## the long suites
 	$(PYTEST) -m nightly tests

@@ -30,10 +30,10 @@ def test_measured_once_and_kept(
     monkeypatch.setattr(peaks_module, "MOST_BYTES", 1 << 22)
     found = measure(here(), 2, Cache(tmp_path))
     assert found.threads == 2
-    assert found.fma_per_s > 1e8
+    assert found.fma_per_s > 1e6
     footprints = [footprint for footprint, _ in found.bandwidth]
     assert footprints == [1 << power for power in range(15, 23)]
-    assert all(rate > 1e8 for _, rate in found.bandwidth)
+    assert all(rate > 1e6 for _, rate in found.bandwidth)
     assert measure(here(), 2, Cache(tmp_path)) == found
     monkeypatch.setattr(peaks_module, "LIMIT_S", 0.001)
     assert measure(here(), 2, Cache(tmp_path)) == found
