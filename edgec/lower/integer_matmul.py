@@ -11,19 +11,18 @@ from typing import Any
 import numpy as np
 from tvm import relax, te, tirx
 
-from edgec.lower.context import Context, at
-from edgec.lower.dot import dot4, quad
-from edgec.lower.integer_conv import BYTES, quads
+from edgec.lower.context import Context
+from edgec.lower.dot_forms import BYTES, form_for
 from edgec.targets.cpu.matmul import panel, whole_tiles
 
 
 def sums(ctx: Context, a: relax.Expr, zero: int, weights: np.ndarray) -> relax.Expr:
     """`a` - `zero`, uint8 [..., M, K], times `weights`, int8 [K, N]: int32 [..., M, N]."""
-    total = _sums(ctx, _whole_quads(ctx, a), weights)
-    if not zero:
+    total, origin = _sums(ctx, _whole_quads(ctx, a), weights)
+    if origin == zero:
         return total
-    origin = -zero * weights.astype(np.int32).sum(axis=0)
-    return ctx.emit(relax.op.add(total, ctx.const(origin.astype(np.int32))))
+    moved = (origin - zero) * weights.astype(np.int32).sum(axis=0)
+    return ctx.emit(relax.op.add(total, ctx.const(moved.astype(np.int32))))
 
 
 def _whole_quads(ctx: Context, a: relax.Expr) -> relax.Expr:
@@ -43,27 +42,30 @@ def _whole_quads(ctx: Context, a: relax.Expr) -> relax.Expr:
     return ctx.te("fill", compute, a)
 
 
-def _sums(ctx: Context, a: relax.Expr, weights: np.ndarray) -> relax.Expr:
+def _sums(ctx: Context, a: relax.Expr, weights: np.ndarray) -> tuple[relax.Expr, int]:
+    """The sums, and what was taken from each element of `a` first."""
     *lead, rows, filled = ctx.shape(a)
     inner, columns = weights.shape
     width, terms = panel(rows, columns), filled // BYTES
     whole = np.zeros((filled, columns), np.int8)
     whole[:inner] = weights
-    packed = quads(whole.reshape(terms, BYTES, -1, width).transpose(2, 0, 3, 1))
+    form = form_for(ctx.dots, weights)
+    packed = form.packed(whole.reshape(terms, BYTES, -1, width).transpose(2, 0, 3, 1))
     computed = whole_tiles(rows)
 
     def compute(left: te.Tensor, right: te.Tensor) -> te.Tensor:
         k = te.reduce_axis((0, terms), "k")
+        factors = form.factors(left, filled)
 
         def sums(*index: Any) -> Any:
             *batch, i, j = index
             row = i if computed == rows else tirx.min(i, rows - 1)
-            four = (at(left, (*batch, row, BYTES * k.var + byte)) for byte in range(BYTES))
-            return te.sum(dot4(quad(*four), right(j // width, k.var, j % width)), axis=k)
+            place, panel = (*batch, row), (j // width, k.var)
+            return te.sum(form.product(factors, place, k.var, right, panel, j % width), axis=k)
 
         product = te.compute((*lead, computed, columns), sums, name="matmul_packed")
         if computed == rows:
             return product
         return te.compute((*lead, rows, columns), lambda *index: product(*index), name="rows")
 
-    return ctx.te("matmul", compute, a, ctx.const(packed))
+    return ctx.te("matmul", compute, a, ctx.const(packed)), form.origin
