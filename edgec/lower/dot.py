@@ -88,7 +88,7 @@ def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     known = {name: own.get(name, by_width({}, plain)) for name, plain in PLAIN.items()}
 
     def expand(call: tvm.ir.Call) -> Any:
-        name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
+        name = call.op.name if _is_operator(call) else ""
         if name in (QUAD, PAIR):
             return packed(list(call.args))
         if name == TO_NEAREST:
@@ -99,13 +99,17 @@ def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
 
     def accumulate(sum_: tirx.Add) -> Any:
         for total, term in ((sum_.a, sum_.b), (sum_.b, sum_.a)):
-            if isinstance(term, tvm.ir.Call) and isinstance(term.op, tvm.ir.Op):
-                if term.op.name in known:
-                    return known[term.op.name](total, *term.args)
+            name = term.op.name if isinstance(term, tvm.ir.Call) and _is_operator(term) else ""
+            if name in known:
+                return known[name](total, *term.args)
         return sum_
 
     summed = tvm_ffi.structural_map(function, (tirx.Add, accumulate))
     return tvm_ffi.structural_map(summed, (tvm.ir.Call, expand))
+
+
+def _is_operator(call: tvm.ir.Call) -> bool:
+    return isinstance(call.op, tvm.ir.Op)
 
 
 PLAIN: dict[str, Product] = {

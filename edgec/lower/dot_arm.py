@@ -86,7 +86,7 @@ def _multiply(neon: Arm) -> Product:
 
 
 _MAGIC = 0x4B400000
-"""12582912 as a float32: what it is added to is rounded to an integer, the lowest bits of the sum."""
+"""12582912 as a float32: added to a number, it has its nearest integer in the sum's lowest bits."""
 
 
 def to_int32(x: Any, arch: str) -> Any:

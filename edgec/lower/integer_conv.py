@@ -1,8 +1,8 @@
 """Convolutions of blocked uint8 images by int8 weights, summed four bytes at a time.
 
 A sum over input channels takes four of a block at once, one over a depthwise window four rows of a
-column, or, on Arm without SDOT, one at a time. The loops are those of float convolutions (`edgec.lower.blocked_conv`), with a quarter of the
-terms, so the same schedules serve.
+column, or, on Arm without SDOT, one at a time. The loops are those of float convolutions
+(`edgec.lower.blocked_conv`), with a quarter of the terms, so the same schedules serve.
 
 The zero point costs nothing: sum((x - zero) * w) is sum(x * w) less a constant, and the border
 around the image holds the zero point. What lanes without a channel hold meets weights of 0.
@@ -21,6 +21,7 @@ from edgec.lower.dot import dot4, multiply, quad, signed_dot4
 from edgec.lower.dot_forms import BYTES, MIDDLE, SIGNS, form_for, quads
 from edgec.lower.image import blocks_of, spread
 from edgec.lower.window import Window
+
 
 def in_lanes(ctx: Context, x: relax.Expr, groups: int) -> relax.Expr:
     """A plain uint8 image [N, C, H, W] as blocks of as few lanes as hold its channels."""

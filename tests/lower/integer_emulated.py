@@ -1,5 +1,5 @@
-"""Runs integer kernels of Arm targets under QEMU: a static program that reads its arrays from a file,
-calls the kernels one after the other and writes what the last one made."""
+"""Runs integer kernels of Arm targets under QEMU: a static program that reads its arrays from a
+file, calls the kernels one after the other and writes what the last one made."""
 
 from __future__ import annotations
 
