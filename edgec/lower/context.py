@@ -84,9 +84,10 @@ class Context:
     `block` is the number of channels in a block of an image (see `edgec.lower.blocked`), 0 for
     none; `winograd` the largest tiles by which 3x3 convolutions are computed
     (`edgec.lower.winograd`), 0 for none; `dots` how bytes are multiplied (`Target.dots`).
-    `open_ended` names the tensors whose extent a run may decide; `extents` has the axis and the count, int64 [1], of those where it does (see
-    `edgec.lower.extent`). `sequences` has the elements of each sequence of tensors, `stored`
-    the form of each constant that is narrower in the model than its expression in `exprs`.
+    `open_ended` names the tensors whose extent a run may decide; `extents` has the axis and the
+    count, int64 [1], of those where it does (see `edgec.lower.extent`). `sequences` has the
+    elements of each sequence of tensors, `stored` the form of each constant that is narrower in the
+    model than its expression in `exprs`.
     """
 
     def __init__(

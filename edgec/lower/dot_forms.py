@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
+from edgec.lower.context import at
 from edgec.lower.dot import dot4, pair, pairs, quad, signed_dot4
 from edgec.targets.cpu.tiles import TERMS
 
@@ -42,6 +43,8 @@ class Form:
     product: Callable[[te.Tensor, Index, Any, te.Tensor, Index, Any], Any]
     """Of the four elements `q` at a place of the factors, and of the weights at a place, column
     `v`."""
+    rank: int = 1
+    """Axes of the weights' array that four weights take."""
     origin: int = 0
 
     @property
@@ -68,33 +71,34 @@ def _halves(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(whole, -1, -2), np.int16)
 
 
-def _unsigned(x: te.Tensor, at: Index, q: Any, weights: te.Tensor, to: Index, v: Any) -> Any:
-    return dot4(quad(*(x(*at, BYTES * q + k) for k in range(BYTES))), weights(*to, v))
+def _unsigned(x: te.Tensor, place: Index, q: Any, weights: te.Tensor, to: Index, v: Any) -> Any:
+    four = (at(x, (*place, BYTES * q + k)) for k in range(BYTES))
+    return dot4(quad(*four), at(weights, (*to, v)))
 
 
 def _quads_of(x: te.Tensor, used: int) -> te.Tensor:
     def element(*index: Any) -> Any:
-        *at, q = index
-        return quad(*(x(*at, BYTES * q + k) for k in range(BYTES))) ^ SIGNS
+        *place, q = index
+        return quad(*(x(*place, BYTES * q + k) for k in range(BYTES))) ^ SIGNS
 
     return _stage(x, used // BYTES, element)
 
 
-def _signed(terms: te.Tensor, at: Index, q: Any, weights: te.Tensor, to: Index, v: Any) -> Any:
-    return signed_dot4(terms(*at, q), weights(*to, v))
+def _signed(terms: te.Tensor, place: Index, q: Any, weights: te.Tensor, to: Index, v: Any) -> Any:
+    return signed_dot4(at(terms, (*place, q)), at(weights, (*to, v)))
 
 
 def _pairs_of(x: te.Tensor, used: int) -> te.Tensor:
     def element(*index: Any) -> Any:
-        *at, p = index
-        return pair(x(*at, 2 * p), x(*at, 2 * p + 1)) ^ _TWO_SIGNS
+        *place, p = index
+        return pair(x(*place, 2 * p), x(*place, 2 * p + 1)) ^ _TWO_SIGNS
 
     return _stage(x, used // 2, element)
 
 
-def _paired(terms: te.Tensor, at: Index, q: Any, weights: te.Tensor, to: Index, v: Any) -> Any:
-    two = (terms(*at, 2 * q + k) for k in range(2))
-    return pairs(*two, *(weights(*to, k, v) for k in range(2)))
+def _paired(terms: te.Tensor, place: Index, q: Any, weights: te.Tensor, to: Index, v: Any) -> Any:
+    two = (at(terms, (*place, 2 * q + k)) for k in range(2))
+    return pairs(*two, *(at(weights, (*to, k, v)) for k in range(2)))
 
 
 def _stage(x: te.Tensor, count: int, element: Callable[..., Any]) -> te.Tensor:
@@ -102,5 +106,5 @@ def _stage(x: te.Tensor, count: int, element: Callable[..., Any]) -> te.Tensor:
 
 
 UNSIGNED = Form(quads, lambda x, used: x, _unsigned)
-SIGNED = Form(quads, _quads_of, _signed, MIDDLE)
-PAIRED = Form(_halves, _pairs_of, _paired, MIDDLE)
+SIGNED = Form(quads, _quads_of, _signed, origin=MIDDLE)
+PAIRED = Form(_halves, _pairs_of, _paired, rank=2, origin=MIDDLE)

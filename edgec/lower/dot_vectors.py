@@ -108,39 +108,42 @@ def _sum(total: Any, factors: list[Any], weights: list[Any]) -> Any:
 
 
 def packed(parts: list[Any]) -> Any:
-    """Bytes of neighbouring places as one integer, which are one load where they lie together."""
-    lanes = lanes_of(parts[0])
-    whole = _one_load(parts)
-    if whole is None:
-        whole = _interleaved(parts, lanes)
-    return tirx.reinterpret(typed(f"int{8 * len(parts)}", lanes), whole)
+    """Bytes as one integer, the first lowest: one load of neighbours, else they are put together."""
+    lanes, start = lanes_of(parts[0]), _neighbours(parts)
+    kind = typed(f"int{8 * len(parts)}", lanes)
+    if start is not None:
+        ramp = tirx.Ramp(start, tirx.const(1, start.ty.dtype), len(parts) * lanes)
+        return tirx.reinterpret(kind, tirx.BufferLoad(parts[0].source, [ramp]))
+    if lanes == 1:
+        words = [tirx.reinterpret("uint8", part).astype(kind) for part in parts]
+        whole: Any = words[0]
+        for place, word in enumerate(words[1:], 1):
+            whole = whole | (word << tirx.const(8 * place, kind))
+        return whole
+    return tirx.reinterpret(kind, _interleaved(parts, lanes))
 
 
-def _one_load(parts: list[Any]) -> Any | None:
-    """The load of all `parts`, where each is the byte after the last one's."""
-    if not all(isinstance(each, tvm.ir.TensorLoad) for each in parts):
+def _neighbours(parts: list[Any]) -> Any:
+    """Where the first of `parts` lies, if they are loads from places that follow each other, one
+    lane of all after the other; else None."""
+    if not all(isinstance(p, tvm.ir.TensorLoad) and len(p.indices) == 1 for p in parts):
         return None
-    first, count = parts[0], len(parts)
-    start, lanes = _start(first, count)
-    if start is None:
-        return None
-    analyzer = Analyzer()
-    for offset, each in enumerate(parts):
-        base, width = _start(each, count)
-        if base is None or width != lanes or not each.source.same_as(first.source):
+    starts = []
+    for part in parts:
+        index = part.indices[0]
+        if isinstance(index, tirx.Ramp):
+            if not isinstance(index.stride, tirx.IntImm) or index.stride.value != len(parts):
+                return None
+            index = index.base
+        elif lanes_of(part) > 1:
             return None
-        if not analyzer.can_prove_equal(base, start + offset):
-            return None
-    ramp = tirx.Ramp(start, tirx.const(1, start.ty.dtype), count * lanes)
-    return tirx.BufferLoad(first.source, [*first.indices[:-1], ramp])
-
-
-def _start(load: Any, stride: int) -> tuple[Any | None, int]:
-    """Where a load begins, and its lanes; None where these are not `stride` elements apart."""
-    place = load.indices[-1]
-    if not isinstance(place, tirx.Ramp):
-        return (place, 1) if lanes_of(place) == 1 else (None, 0)
-    return (place.base if int(place.stride) == stride else None), lanes_of(place)
+        starts.append(index)
+    analyzer, source = Analyzer(), parts[0].source
+    follow = all(
+        part.source.same_as(source) and analyzer.can_prove_equal(start, starts[0] + place)
+        for place, (part, start) in enumerate(zip(parts, starts, strict=True))
+    )
+    return starts[0] if follow else None
 
 
 _WIDE = 16
