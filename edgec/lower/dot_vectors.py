@@ -108,7 +108,7 @@ def _sum(total: Any, factors: list[Any], weights: list[Any]) -> Any:
 
 
 def packed(parts: list[Any]) -> Any:
-    """Bytes as one integer, the first lowest: one load of neighbours, else they are put together."""
+    """Bytes as one integer, the first lowest: one load of neighbours, else put together."""
     lanes, start = lanes_of(parts[0]), _neighbours(parts)
     kind = typed(f"int{8 * len(parts)}", lanes)
     if start is not None:
