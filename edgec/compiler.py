@@ -165,7 +165,8 @@ class Compilation:
             means = [means_of_proof(target) for target in chosen]
             key = key_of(tool_digest(), digest, name, chosen, means, facts_of(self.options))
             options = self.options
-            chooser = Chooser(Lookup.of(options.records, options.bundled, options.threads))
+            bundled = options.bundled and "host" in options.targets
+            chooser = Chooser(Lookup.of(options.records, bundled, options.threads))
             shelf = Shelf(self.cache, key, chooser)
             stored = shelf.find() if reuse else None
         for target, reached in zip(chosen, means, strict=True):

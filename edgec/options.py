@@ -33,7 +33,8 @@ class Options:
         require: the least proof that will do: "none", "host-twin", "emulated" or "device".
         jobs: processes that build kernels; by default the processors available.
         records: a store of tuning records (`edgec.tune.records`) to choose schedules by.
-        bundled: choose by the records that ship with edgec, too, where `records` has none.
+        bundled: for the target `host`, where `records` has none, choose by the records that ship
+            with edgec for this processor.
         threads: that the module is to be run with: choose by records of so many; by default by
             those of the largest number there is for a kernel.
     """

@@ -17,7 +17,7 @@ from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import tirx
+from tvm import sym, tirx
 from tvm.tirx.op import register_intrin_lowering
 
 from edgec.targets import Target
@@ -103,14 +103,42 @@ def _shuffled(value: Any, order: list[int]) -> Any:
     return tirx.Shuffle([value], _places(order))
 
 
+def _neighbours(parts: list[Any]) -> Any:
+    """Where the first of `parts` lies, if they are loads from places that follow each other, one
+    lane of all after the other; else None."""
+    if not all(isinstance(p, tvm.ir.TensorLoad) and len(p.indices) == 1 for p in parts):
+        return None
+    starts = []
+    for part in parts:
+        index = part.indices[0]
+        if isinstance(index, tirx.Ramp):
+            if not isinstance(index.stride, tirx.IntImm) or index.stride.value != len(parts):
+                return None
+            index = index.base
+        elif _lanes(part) > 1:
+            return None
+        starts.append(index)
+    analyzer, source = sym.Analyzer(), parts[0].source
+    follow = all(
+        part.source.same_as(source) and analyzer.can_prove_equal(start, starts[0] + place)
+        for place, (part, start) in enumerate(zip(parts, starts, strict=True))
+    )
+    return starts[0] if follow else None
+
+
 def _packed(parts: list[Any]) -> Any:
-    """Elements of four neighbouring places, which are one load where they are scalars."""
-    lanes = _lanes(parts[0])
-    if lanes == 1 and all(isinstance(part, tvm.ir.TensorLoad) for part in parts):
-        first = parts[0]
-        ramp = tirx.Ramp(first.indices[-1], tirx.const(1, first.indices[-1].ty.dtype), 4)
-        whole: Any = tirx.BufferLoad(first.source, [*first.indices[:-1], ramp])
-    elif lanes == _LANES:
+    """One load of elements that are neighbours, else they are put together."""
+    lanes, start = _lanes(parts[0]), _neighbours(parts)
+    if start is not None:
+        ramp = tirx.Ramp(start, tirx.const(1, start.ty.dtype), 4 * lanes)
+        return tirx.reinterpret(_typed("int32", lanes), tirx.BufferLoad(parts[0].source, [ramp]))
+    if lanes == 1:
+        words = [tirx.reinterpret("uint8", part).astype("int32") for part in parts]
+        whole: Any = words[0]
+        for place, word in enumerate(words[1:], 1):
+            whole = whole | (word << tirx.const(8 * place, "int32"))
+        return whole
+    if lanes == _LANES:
         joined = tirx.reinterpret(_typed("int32", lanes), tirx.Shuffle(parts, _places(range(64))))
         whole = _shuffled(
             tirx.reinterpret(_typed("uint8", 64), _shuffled(joined, _ACROSS)), _WITHIN

@@ -1,18 +1,29 @@
-"""Where compiling finds what tuning found: first in the user's store, then in what ships with
-edgec."""
+"""Where compiling finds what tuning found: first in the user's store, then in what ships with edgec
+for the processor at hand."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgec.peaks import processor_name
 from edgec.tune import ranking
 from edgec.tune.record import Record, encode
 from edgec.tune.records import Store
 
 BUNDLED = Path(__file__).with_name("bundled")
-"""Files of records that ship with edgec; each record says where and when it was measured."""
+"""Records that ship with edgec, a file for each processor that they were measured on."""
+
+
+def shipped(processor: str) -> Path:
+    """The file of what was measured on a processor that the system calls so, if there is one.
+
+    Processors of the same instructions differ in what is fast on them: a target does not say which
+    of them it is.
+    """
+    return BUNDLED / f"{re.sub('[^a-z0-9]+', '-', processor.lower()).strip('-')}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Lookup:
 
     @staticmethod
     def of(records: Path | None, bundled: bool = True, threads: int | None = None) -> Lookup:
-        """The user's store, if there is one, and what ships with edgec.
+        """The user's store, if there is one, and what ships for this machine's processor.
 
         Raises:
             TuningError: there is nothing at `records`.
@@ -43,8 +54,8 @@ class Lookup:
             mine = Store(records)
             mine.require()
             stores.append(("records", mine))
-        if bundled:
-            stores += [("bundled", Store(file)) for file in sorted(BUNDLED.glob("*.jsonl"))]
+        if bundled and (file := shipped(processor_name())).is_file():
+            stores.append(("bundled", Store(file)))
         return Lookup(stores, threads)
 
     def find(self, kernels: Collection[str], space: int, target: str) -> dict[str, Choice]:

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from samples import sample
 
+from edgec.peaks import processor_name
 from edgec.runtime.load import read_manifest
 from edgec.targets import host
 from edgec.targets.cpu import schedule
 from edgec.targets.cpu.knobs import SPACE_VERSION, Recorder
+from edgec.tune import lookup
 from edgec.tune.records import FILE, Record, Store, features_key
 
 Edgec = Callable[..., Any]
@@ -121,6 +123,26 @@ def test_relevant_records_change_the_artifact(
     assert (tmp_path / "a.edgec").read_bytes() == digits_artifact.read_bytes()
     facts = compile_by(edgec, digits, store, tmp_path / "a.edgec", "--threads", "3")
     assert facts["variants"][0]["tuned"] == 0
+
+
+def test_what_ships_with_edgec_is_for_this_machine_only(
+    edgec: Edgec,
+    digits: Path,
+    found: list[Record],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A named target comes to the same on every machine that compiles for it."""
+    monkeypatch.setattr(lookup, "BUNDLED", tmp_path)
+    store = Store(tmp_path / "store")
+    store.append(*found)
+    store.export(lookup.shipped(processor_name()))
+    output = tmp_path / "a.edgec"
+    expected = [([], len(found)), (["--no-bundled-records"], 0), (["--target", host().name], 0)]
+    for words, tuned in expected:
+        done = edgec("compile", digits, "-o", output, "--json", *words)
+        assert done.code == 0, done.err
+        assert done.result["variants"][0]["tuned"] == tuned, words
 
 
 def test_a_cached_artifact_needs_no_tvm(

@@ -10,22 +10,23 @@ from samples import PLAIN, sample
 
 from edgec.errors import TuningError
 from edgec.tune import lookup
-from edgec.tune.lookup import BUNDLED, Chooser, Lookup
+from edgec.tune.lookup import BUNDLED, Chooser, Lookup, shipped
 from edgec.tune.record import Record
 from edgec.tune.records import Store
 
 KEY = (PLAIN.space, PLAIN.target)
 
 
-@pytest.fixture
-def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+@pytest.fixture(name="some")
+def ship_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Records in the place of those that ship with edgec."""
     monkeypatch.setattr(lookup, "BUNDLED", tmp_path / "bundled")
     store = Store(tmp_path / "all")
     store.append(sample(1, kernel="a"), sample(2, kernel="b"), sample(3, kernel="c"))
+    monkeypatch.setattr(lookup, "processor_name", lambda: "Some(R) CPU 9")
     (tmp_path / "bundled").mkdir()
-    store.export(tmp_path / "bundled" / "one.jsonl")
-    return Store(tmp_path / "bundled" / "one.jsonl")
+    store.export(tmp_path / "bundled" / "some-r-cpu-9.jsonl")
+    return Store(tmp_path / "bundled" / "some-r-cpu-9.jsonl")
 
 
 def found(look: Lookup, *kernels: str) -> dict[str, tuple[str, object]]:
@@ -35,7 +36,7 @@ def found(look: Lookup, *kernels: str) -> dict[str, tuple[str, object]]:
     }
 
 
-def test_the_users_store_comes_first(tmp_path: Path, shipped: Store) -> None:
+def test_the_users_store_comes_first(tmp_path: Path, some: Store) -> None:
     mine = Store(tmp_path / "mine")
     mine.append(
         sample(7, kernel="a", seconds=1.9e-3),
@@ -55,6 +56,14 @@ def test_the_users_store_comes_first(tmp_path: Path, shipped: Store) -> None:
     assert found(Lookup.of(None, bundled=False), "a") == {}
     assert look.find(["a"], PLAIN.space + 1, PLAIN.target) == {}
     assert look.find(["a"], PLAIN.space, "another") == {}
+
+
+def test_what_ships_is_for_the_processor_that_it_was_measured_on(
+    some: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert found(Lookup.of(None), "a")
+    monkeypatch.setattr(lookup, "processor_name", lambda: "Some(R) CPU 10")
+    assert found(Lookup.of(None), "a") == {}
 
 
 def test_threads(tmp_path: Path) -> None:
@@ -98,6 +107,7 @@ def test_what_ships_is_worth_it() -> None:
     records: list[Record] = []
     for file in BUNDLED.glob("*.jsonl"):
         reading = Store(file).read()
+        assert {shipped(record.machine) for record in reading.records} == {file}
         assert (reading.torn, reading.foreign) == (0, 0), file
         records += reading.records
     for record in records:
