@@ -317,6 +317,11 @@ class Context:
         return self.map("cast", lambda x: x.astype(dtype), expr)
 
 
+def sum_type(dtype: str) -> str:
+    """What values of `dtype` are added up in: half precision in float32, as ONNX Runtime does."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
 def operator(node: gs.Node) -> str:
     """The operator's name, with its domain in front where that is not ONNX's own."""
     return node.op if node.domain in (None, "", "ai.onnx") else f"{node.domain}.{node.op}"
