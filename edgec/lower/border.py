@@ -25,8 +25,8 @@ def bordered(
     """`data` [N, C, H, W] or [N, C / b, H, W, b] inside of zeros, or of `fill`, `rows` by `columns`
     in all; rows and columns that nobody asks for are not there. The image itself where nothing is
     added. `space` is the axis of its rows, which that of its columns follows. A border that is
-    `kept` is a stage of its own (`edgec.targets.cpu.blocks`). `form` is what becomes of each element,
-    those of the border too."""
+    `kept` is a stage of its own (`edgec.targets.cpu.blocks`). `form` is what becomes of each
+    element, those of the border too."""
     height, width = int(data.shape[space]), int(data.shape[space + 1])
     if not top and not left and rows <= height and columns <= width:
         return data

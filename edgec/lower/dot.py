@@ -24,7 +24,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx.op import register_intrin_lowering
 
-from edgec.lower import dot_arm, dot_vectors, dot_x86
+from edgec.lower import dot_arm, dot_narrow, dot_vectors, dot_x86
 from edgec.lower.dot_vectors import Product, by_width, lanes_of, packed, spread, typed
 from edgec.targets import Target
 
@@ -61,8 +61,8 @@ def signed_dot4(a: Any, w: Any) -> Any:
 
 
 def pairs(a: Any, v: Any, w: Any) -> Any:
-    """The int32 sum of four products of the bytes of `a`, and of `v` and `w`, int16 of two each, all
-    int8. Those of `v` and `w` are never -128, so that the sum of two products fits into int16."""
+    """The int32 sum of four products of the bytes of `a`, and of `v` and `w`, int16 of two each,
+    all int8. Those of `v` and `w` are never -128, so that two products fit into int16."""
     return tirx.call_intrin("int32", PAIRS, a, v, w)
 
 
@@ -98,6 +98,12 @@ def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
                 return known[name](total, *term.args)
         return sum_
 
+    def narrow(cast: tirx.Cast) -> Any:
+        narrowed = dot_narrow.narrowed(cast, TO_NEAREST)
+        return cast if narrowed is None else narrowed
+
+    if target.arch == "aarch64":
+        function = tvm_ffi.structural_map(function, (tirx.Cast, narrow))
     summed = tvm_ffi.structural_map(function, (tirx.Add, accumulate))
     return tvm_ffi.structural_map(summed, (tvm.ir.Call, expand))
 

@@ -13,7 +13,17 @@ from typing import Any
 from tvm import tirx
 
 from edgec.lower import dot_vectors as plain
-from edgec.lower.dot_vectors import Product, by_width, joined, lanes_of, neighbours, number, part, places, typed
+from edgec.lower.dot_vectors import (
+    Product,
+    by_width,
+    joined,
+    lanes_of,
+    neighbours,
+    number,
+    part,
+    places,
+    typed,
+)
 
 _WORDS, _BYTES = 4, 8
 """32-bit lanes of a register, and bytes of half of one."""

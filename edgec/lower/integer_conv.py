@@ -93,8 +93,9 @@ def padded(
         (size - 1) * stride + far
         for size, stride, far in zip(w.sizes, w.strides, reach, strict=True)
     )
+    top, left = w.before
     form = less_middle if signed else None
-    return bordered(data, *w.before, rows, columns, fill=zero, kept=kept, form=form)
+    return bordered(data, top, left, rows, columns, fill=zero, kept=kept, form=form)
 
 
 def _dense(

@@ -53,7 +53,7 @@ class Step:
 
 FLOATS = Step(product=1, weights=1, column=1 / 4)
 _QUADS = Step(product=1, weights=1 / 2, column=3 / 4)
-_PAIRS = Step(product=3, weights=1 / 2, column=9 / 4, spare=4)
+_PAIRS = Step(product=3, weights=1 / 2, column=9 / 4, spare=12)
 
 
 def step_of(schedule: s_tir.Schedule, block: SBlockRV) -> Step:
