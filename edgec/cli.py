@@ -326,6 +326,7 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--eval", metavar="FILE.py:NAME", help="what --max-drop is of; the file is executed"
     )
+    quantizeoptions.add_gate(parser, "the target that --profile names; off for other profiles")
     parser.add_argument("--report", action="store_true", help="say why nodes stay in floats")
     _sizes(parser)
     parser.add_argument("--trusted", action="store_true", help="check the model in this process")

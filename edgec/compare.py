@@ -120,21 +120,29 @@ def tolerance(expected: Array, channel_axis: int | None = None) -> Array:
     """What each element may be off by, float64, of the shape of `expected`.
 
     The channel axis is 1; the last one of matrices and of boxes or sequences (rank 3). Where an
-    index of it owns fewer than `FEW` values (a row of scores, the two states of an LSTM) or there
-    is none, they have no scale of their own, and the maximum is over the whole output. Half
-    precision may be off by 4 roundings.
+    index of it owns fewer than `FEW` values (a row of scores, the two states of an LSTM), or copies
+    of one (a transformer's tokens, all zeros), or there is none, they have no scale of their own,
+    and the maximum is over the whole output. Half precision may be off by 4 roundings.
     """
     rank = expected.ndim
     axis = channel_axis if channel_axis is not None else 1 if rank > 3 else rank - 1
     magnitude = _magnitude(expected)
     finite = np.where(np.isfinite(magnitude), magnitude, 0.0)
-    alone = rank < 2 or finite.size < FEW * finite.shape[axis]
-    others = None if alone else tuple(i for i in range(rank) if i != axis % rank)
+    others = tuple(i for i in range(rank) if i != axis % rank) if rank > 1 else None
+    if others is None or finite.size < FEW * finite.shape[axis] or _copies(expected, others):
+        others = None
     scale = finite.max(axis=others, keepdims=True, initial=0.0)
     rounding = float(ml_dtypes.finfo(expected.dtype).eps)  # type: ignore[no-untyped-call]
     wider = max(1.0, 4 * rounding / RTOL)
     allowed: Array = wider * (RTOL * finite + ATOL * scale)
     return allowed
+
+
+def _copies(values: Array, axes: tuple[int, ...]) -> bool:
+    """Whether all values along `axes` are the same, but for rounding."""
+    wide = _wide(values)
+    first = wide[tuple(slice(1) if axis in axes else slice(None) for axis in range(wide.ndim))]
+    return bool(np.all(np.abs(wide - first) <= RTOL * np.abs(first)))
 
 
 def compare(

@@ -6,15 +6,16 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
 
+from edgec.arrays import Array
 from edgec.cache import Cache
 from edgec.data import Sample, index_limits, open_data
 from edgec.emit.artifact import Variant
@@ -43,16 +44,18 @@ LEVELS: tuple[Proof, ...] = ("none", "host-twin", "emulated", "device")
 
 @dataclass(frozen=True)
 class Golden:
-    """One sample and what ONNX Runtime, optimisations off, makes of it."""
+    """One sample and what ONNX Runtime, optimisations off, makes of it; by name of outputs behind a
+    quantization of computed numbers (`edgec.flips`), how far its optimisations move any value."""
 
     inputs: Sequence[Tensor]
     outputs: Sequence[Tensor]
     sample: Sample
     expected: Sample
+    moved: Mapping[str, float] = field(default_factory=dict)
 
     def tolerances(self) -> list[Tolerance]:
         """What each output may differ by."""
-        return tolerances(self.outputs, self.expected)
+        return tolerances(self.outputs, self.expected, self.moved)
 
     def pack(self, extents: Sequence[Extent]) -> bytes:
         """As a member of the artifact; `extents` are those that a run decides."""
@@ -90,13 +93,21 @@ def _golden(
         for name in remembered:
             sample[name] = np.zeros_like(sample[name])
         expected, _ = oracle.run(sample)
+        own = oracle.baseline(sample) if oracle.flips else None
+        moved = {} if own is None else {n: _moved(expected[n], own[n]) for n in oracle.flips}
     produced = {name for name, _ in states}
     return Golden(
         [tensor for tensor in inputs if tensor.name not in remembered],
         [tensor for tensor in outputs if tensor.name not in produced],
         sample,
         expected,
+        moved,
     )
+
+
+def _moved(expected: Array, own: Array) -> float:
+    differences = np.abs(expected.astype(np.float64) - own)
+    return float(np.nanmax(differences, initial=0.0))
 
 
 def means_of_proof(target: Target) -> Proof:

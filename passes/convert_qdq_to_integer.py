@@ -8,8 +8,13 @@
       =>   y = QuantizeLinear(Add(DequantizeLinear(a, s / u, z),
                                   DequantizeLinear(b, t / u, w)), 1, v)
 
-So Conv, Gemm and MatMul by constant weights, Add, AveragePool, GlobalAveragePool and ReduceMean
-over height and width. The result of a product may also stay in floats.
+    y = QuantizeLinear(MatMul(DequantizeLinear(a, s, z), DequantizeLinear(b, t, w)), u, v)
+      =>   y = QuantizeLinear(Cast(MatMulInteger(a, b, z, w)) * (s * t / u), 1, v)
+
+So Conv, Gemm and MatMul by constant weights, with the bias that an Add behind the latter adds,
+MatMul of two activations, Add, AveragePool, GlobalAveragePool and ReduceMean over height and width.
+The result of a product may also stay in floats. Where two are multiplied or added, one of them may
+be constant.
 
 *Needs* uint8 activations of one constant scale each (`unsign-activations` sees to that, and
 `sink-dequantize` to what moves elements between them), int8 weights about 0, a bias in int32 and
@@ -30,7 +35,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from edgec.graph import Graph
-from edgec.qdq.operand import UINT8, activation
+from edgec.qdq.operand import UINT8, activation, operand
 from edgec.qdq.sums import check_range, insert_sums, product
 from edgec.qdq.tail import Result, finished, requantized, result
 from edgec.rewrite import Numerics, Pass, Skip
@@ -51,9 +56,8 @@ class ConvertQdqToInteger(Pass):
         for node in list(graph.nodes()):
             if node.op not in PATTERNS or node.domain or not node.outputs:
                 continue
-            end = result(graph, node)
             try:
-                made = _convert(graph, node, end)
+                end, made = _convert(graph, node)
             except Skip as skip:
                 yield node, skip
             else:
@@ -61,15 +65,18 @@ class ConvertQdqToInteger(Pass):
                 yield node
 
 
-def _convert(graph: Graph, node: Node, end: Result) -> gs.Tensor:
+def _convert(graph: Graph, node: Node) -> tuple[Result, gs.Tensor]:
+    """Where the pattern of `node` ends, and what makes its result."""
     if node.op in _PRODUCTS:
         found = product(graph, node)
-        return finished(graph, node, insert_sums(graph, node, found), found.scale, end)
+        end = result(graph, found.last)
+        return end, finished(graph, node, insert_sums(graph, node, found), found.scale, end)
+    end = result(graph, node)
     if end.parameters is None:
         raise Skip("its result is not quantized")
     if node.op == "Add":
-        return _sum_of_two(graph, node, end)
-    return _mean(graph, node, end)
+        return end, _sum_of_two(graph, node, end)
+    return end, _mean(graph, node, end)
 
 
 def _sum_of_two(graph: Graph, node: Node, end: Result) -> gs.Tensor:
@@ -77,7 +84,7 @@ def _sum_of_two(graph: Graph, node: Node, end: Result) -> gs.Tensor:
     assert end.parameters is not None
     if end.parameters.scale == 1.0:
         raise Skip("it is in steps of its result")
-    operands = [activation(graph, tensor) for tensor in node.inputs]
+    operands = [operand(graph, tensor) for tensor in node.inputs]
     terms = []
     for each in operands:
         step = np.array(np.float64(each.scale) / np.float64(end.parameters.scale), np.float32)

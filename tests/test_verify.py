@@ -45,8 +45,9 @@ class Module:
 
 
 def scaled(shape: tuple[int, ...], axis: int) -> NDArray:
-    """Ones, apart from index 0 of `axis`, which is a thousand times quieter."""
+    """Ones and halves, index 0 of `axis` a thousand times quieter; the ends are not halves."""
     array = np.ones(shape, np.float32)
+    array.flat[1:-1:2] = 0.5
     np.moveaxis(array, axis, 0)[0] = 1e-3
     return array
 
@@ -81,6 +82,18 @@ def test_few_values_are_measured_by_the_whole_output(shape: tuple[int, ...]) -> 
     )
     assert compare_tensor("y", expected, near).ok
     assert not compare_tensor("y", expected, far).ok
+
+
+def test_copies_of_a_value_are_measured_by_the_whole_output() -> None:
+    """Every row the same, as of a transformer over zeros: a value near 0 is not more exact then."""
+    row = np.linspace(-2, 2, 40).astype(np.float32) + np.float32(1e-3)
+    copies = np.tile(row, (1, 64, 1))
+    near, far = (copies + np.float32(share * tolerance(row).min()) for share in (0.9, 1.2))
+    assert compare_tensor("y", copies, near).ok
+    assert not compare_tensor("y", copies, far).ok
+    one_differs = copies.copy()
+    one_differs[0, 5] += np.float32(0.01)
+    assert not compare_tensor("y", one_differs, one_differs + (near - copies)).ok
 
 
 def test_relative_error_counts_where_it_is_larger() -> None:

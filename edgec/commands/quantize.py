@@ -42,6 +42,7 @@ def quantize(args: argparse.Namespace, display: Display) -> int:
         recovery=Recovery(args.equalize, args.smooth, args.rounding, args.bias_correction),
         max_drop=args.max_drop,
         metric=None if args.eval is None else metric_of(load_name(args.eval), args.eval),
+        gate=args.gate,
         trusted=args.trusted,
     )
     try:
@@ -75,6 +76,7 @@ def _facts(result: Quantized, output: Path) -> dict[str, Any]:
         "units": result.plan.units,
         "left": result.plan.left,
         "budget": budget,
+        "gate": result.verdict and result.verdict.to_dict(),
     }
 
 
@@ -82,6 +84,8 @@ def _text(result: Quantized, output: Path, full: bool) -> str:
     parts = []
     if full:
         parts.append(table(("left in floats", "why"), list(result.plan.left.items()), text=(0, 1)))
+        if result.verdict is not None and result.verdict.times.units:
+            parts.append(result.verdict.table())
     lines = [f"{output}: {_outcome(result)}"]
     if result.kept is not None:
         floats = ", ".join(sorted(result.kept.floats)) or "none"

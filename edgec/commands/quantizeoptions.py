@@ -58,6 +58,18 @@ def add_scheme(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_gate(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add what leaves layers in floats that are no faster in integers; `what` names the target."""
+    parser.add_argument(
+        "--gate",
+        choices=("auto", "measure", "model", "off"),
+        default="auto",
+        help=f"leave layers in floats that integers make no faster on {what}: measured on this "
+        "machine, or by a model of the target; auto measures where the target's code runs here, "
+        "and takes the model for boards and other processors",
+    )
+
+
 def add_to_compile(parser: argparse.ArgumentParser) -> None:
     """Add to `edgec compile` what quantizes the model before."""
     parser.add_argument(
@@ -77,3 +89,4 @@ def add_to_compile(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=MEAN,STD",
         help="applied to images of --calib: (pixel - MEAN) / STD",
     )
+    add_gate(parser, "the target, with --quantize w8a8")

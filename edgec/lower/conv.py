@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 
-from edgec.lower.context import Context, Refused, literal
+from edgec.lower.context import Context, Refused, literal, sum_type
 from edgec.lower.window import Window, window
 
 _OPS = {1: relax.op.nn.conv1d, 2: relax.op.nn.conv2d, 3: relax.op.nn.conv3d}
@@ -40,16 +40,19 @@ def convolution(
             padding=[*w.before, *w.after],
             dilation=list(w.dilations),
             groups=groups,
+            out_dtype=sum_type(ctx.dtype(x)),
         )
     )
-    return _biased(ctx, y, bias)
+    return _finished(ctx, y, bias, ctx.dtype(x))
 
 
-def _biased(ctx: Context, y: relax.Expr, bias: relax.Expr | None) -> relax.Expr:
-    if bias is None:
-        return y
-    rank = len(ctx.shape(y)) - 2
-    return ctx.emit(relax.op.add(y, ctx.reshape(bias, (1, ctx.shape(y)[1], *[1] * rank))))
+def _finished(ctx: Context, y: relax.Expr, bias: relax.Expr | None, dtype: str) -> relax.Expr:
+    """Sums, with their bias, as `dtype`: rounded once."""
+    if bias is not None:
+        rank = len(ctx.shape(y)) - 2
+        column = ctx.reshape(ctx.cast(bias, ctx.dtype(y)), (1, ctx.shape(y)[1], *[1] * rank))
+        y = ctx.emit(relax.op.add(y, column))
+    return ctx.cast(y, dtype)
 
 
 def conv_transpose(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
@@ -62,7 +65,7 @@ def conv_transpose(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None])
         y = _by_phases(ctx, x, value, w, sizes)
     else:
         y = _gathered(ctx, x, weight, groups, w, sizes)
-    return _biased(ctx, y, bias)
+    return _finished(ctx, y, bias, ctx.dtype(x))
 
 
 def transposed_window(
@@ -117,11 +120,11 @@ def _by_phases(
     out = weight.shape[1]
     taps = weight.reshape(channels, out, th, sh, tw, sw)[:, :, ::-1, :, ::-1, :]
     dense = taps.transpose(3, 5, 1, 0, 2, 4).reshape(sh * sw * out, channels, th, tw)
-    phases = ctx.emit(
-        relax.op.nn.conv2d(x, ctx.const(dense), padding=[th - 1, tw - 1, th - 1, tw - 1])
-    )
+    wide = sum_type(ctx.dtype(x))
+    padding = [th - 1, tw - 1, th - 1, tw - 1]
+    phases = ctx.emit(relax.op.nn.conv2d(x, ctx.const(dense), padding=padding, out_dtype=wide))
     limit = (sh * (height + th - 1), sw * (width + tw - 1))
-    zero = literal(0, ctx.dtype(x))
+    zero = literal(0, wide)
 
     def interleave(y: te.Tensor) -> te.Tensor:
         def element(n: Any, c: Any, i: Any, j: Any) -> Any:
@@ -147,7 +150,8 @@ def _gathered(
     batch, channels, *space = ctx.shape(x)
     per_group = ctx.shape(weight)[1]
     depth = channels // groups
-    zero = literal(0, ctx.dtype(x))
+    wide = sum_type(ctx.dtype(x))
+    zero = literal(0, wide)
 
     def transposed(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
         c = te.reduce_axis((0, depth), "c")
@@ -162,7 +166,8 @@ def _gathered(
                     inside.append(tirx.floormod(reach, w.strides[a]) == 0)
                 source.append(tirx.floordiv(reach, w.strides[a]))
             first = o // per_group * depth
-            value = data(n, first + c.var, *source) * filt(first + c.var, o % per_group, *taps)
+            value = data(n, first + c.var, *source).astype(wide)
+            value *= filt(first + c.var, o % per_group, *taps).astype(wide)
             return te.sum(tirx.if_then_else(tirx.all(*inside), value, zero), axis=[c, *taps])
 
         return te.compute((batch, per_group * groups, *sizes), element, name="conv_transpose")

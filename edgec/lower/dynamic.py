@@ -89,13 +89,17 @@ def _quantized(ctx: Context, x: relax.Expr, scale: relax.Expr, zero: relax.Expr)
 def integer_product(
     ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
 ) -> relax.Expr | None:
-    """MatMulInteger by a constant matrix; other products widen their factors."""
-    a, _, zero = [*inputs, None, None][:3]
+    """MatMulInteger; where a zero point is of rows or columns, its factors are widened."""
+    a, b, zero, other = [*inputs, None, None][:4]
+    shapes = [ctx.shape(a), ctx.shape(b)]
+    if min(map(len, shapes)) < 2 or 0 in (*shapes[0], *shapes[1]) or not _is_scalar(ctx, zero):
+        return matmul_integer(ctx, node, inputs)
     weights = _signed(ctx, node, -1)
-    if weights is None or weights.ndim != 2 or len(ctx.shape(a)) < 2 or not _is_scalar(ctx, zero):
-        return matmul_integer(ctx, node, inputs)
-    if 0 in (*ctx.shape(a), *weights.shape):
-        return matmul_integer(ctx, node, inputs)
+    if weights is None or weights.ndim != 2:
+        if not _is_scalar(ctx, other) or shapes[1][-2] > integer_matmul.MOST_TERMS:
+            return matmul_integer(ctx, node, inputs)
+        (a, zero), (b, other) = _unsigned(ctx, a, zero), _unsigned(ctx, b, other)
+        return integer_matmul.sums_of_two(ctx, a, b, zero, other)
     a, zero = _unsigned(ctx, a, zero)
     if isinstance(zero, Constant):
         return integer_matmul.sums(ctx, a, int(zero.value.numpy()), weights)

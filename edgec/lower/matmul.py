@@ -11,7 +11,7 @@ from tvm import relax, te, tirx
 from tvm.ir import Constant
 
 from edgec.lower import packed_matmul
-from edgec.lower.context import Context, at, literal
+from edgec.lower.context import Context, at, literal, sum_type
 from edgec.lower.packed_weight import Stored
 from edgec.targets.cpu.matmul import panel, whole_tiles
 
@@ -23,22 +23,27 @@ def matmul(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
 
 
 def product(ctx: Context, a: relax.Expr, b: relax.Expr) -> relax.Expr:
-    """numpy's matmul; half precision accumulates in float32."""
+    """numpy's matmul; half precision is added up in float32."""
+    return ctx.cast(_sums(ctx, a, b), ctx.dtype(a))
+
+
+def _sums(ctx: Context, a: relax.Expr, b: relax.Expr) -> relax.Expr:
+    """The same in its `sum_type`."""
     dtype = ctx.dtype(a)
     inner = ctx.shape(a)[-1]
-    wide = "float32" if dtype in ("float16", "bfloat16") else dtype
+    wide = sum_type(dtype)
     if inner == 0:
         shape = np.matmul(np.empty(ctx.shape(a)), np.empty(ctx.shape(b))).shape
-        return ctx.full(shape, 0, dtype)
+        return ctx.full(shape, 0, wide)
     if wide != dtype:
         a = ctx.cast(a, wide)
         made = packed_matmul.product(ctx, a, Stored(b.value.numpy())) if _known(b) else None
         if made is not None:
-            return ctx.cast(made, dtype)
+            return made
         b = ctx.cast(b, wide)
     if wide == "float32" and min(len(ctx.shape(a)), len(ctx.shape(b))) > 1:
-        return ctx.cast(_in_tiles(ctx, a, b), dtype)
-    return ctx.cast(ctx.emit(relax.op.matmul(a, b)), dtype)
+        return _in_tiles(ctx, a, b)
+    return ctx.emit(relax.op.matmul(a, b))
 
 
 def _in_tiles(ctx: Context, a: relax.Expr, b: relax.Expr) -> relax.Expr:
@@ -88,12 +93,12 @@ def gemm(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.
     if made is not None:
         y = made
     elif _known(b):
-        y = product(ctx, a, scaled(ctx, b, alpha))
+        y = _sums(ctx, a, scaled(ctx, b, alpha))
     else:
-        y = scaled(ctx, product(ctx, a, b), alpha)
-    if c is None or beta == 0.0:
-        return y
-    return ctx.emit(relax.op.add(y, scaled(ctx, c, beta)))
+        y = scaled(ctx, _sums(ctx, a, b), alpha)
+    if c is not None and beta != 0.0:
+        y = ctx.emit(relax.op.add(y, scaled(ctx, ctx.cast(c, ctx.dtype(y)), beta)))
+    return ctx.cast(y, ctx.dtype(a))
 
 
 def _known(expr: relax.Expr) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 
-from edgec.lower.context import Context, Shape, literal, select
+from edgec.lower.context import Context, Shape, literal, select, sum_type
 from edgec.lower.elementwise import maximum
 from edgec.lower.loops import Loops
 from edgec.lower.reduce import lowest, reducer
@@ -124,7 +124,8 @@ def average_pool(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax
 
 def average_of(ctx: Context, node: gs.Node, x: relax.Expr, w: Window) -> relax.Expr:
     """The mean of each window over the axes after the first two."""
-    return divided(ctx, node, _summed(ctx, x, w, lambda v: v), ctx.shape(x)[2:], w)
+    mean = divided(ctx, node, _summed(ctx, x, w, lambda v: v), ctx.shape(x)[2:], w)
+    return ctx.cast(mean, ctx.dtype(x))
 
 
 def divided(ctx: Context, node: gs.Node, total: relax.Expr, space: Shape, w: Window) -> relax.Expr:
@@ -155,11 +156,12 @@ def _counts(size: int, w: Window, axis: int, include: bool) -> list[int]:
 
 
 def _summed(ctx: Context, x: relax.Expr, w: Window, transform: Any) -> relax.Expr:
-    zero = literal(0, ctx.dtype(x))
+    """Sums of what `transform` makes of each window's elements, in their `sum_type`."""
+    zero, wide = literal(0, ctx.dtype(x)), sum_type(ctx.dtype(x))
 
     def pooled(data: te.Tensor) -> te.Tensor:
         return _over_window(
-            data, w, lambda v, axes: te.sum(transform(v), axis=axes), zero, "pool_sum"
+            data, w, lambda v, axes: te.sum(transform(v.astype(wide)), axis=axes), zero, "pool_sum"
         )
 
     return ctx.te("pool_sum", pooled, x)
@@ -172,14 +174,16 @@ def lp_pool(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr
 
 
 def _lp(ctx: Context, x: relax.Expr, w: Window, p: int) -> relax.Expr:
-    dtype = ctx.dtype(x)
     if p == 2:
-        return ctx.map("lp_root", tirx.sqrt, _summed(ctx, x, w, lambda v: v * v))
-    if p == 1:
-        return _summed(ctx, x, w, tirx.abs)
-    power, root = literal(p, dtype), literal(1 / p, dtype)
-    total = _summed(ctx, x, w, lambda v: tirx.power(tirx.abs(v), power))
-    return ctx.map("lp_root", lambda v: tirx.power(v, root), total)
+        y = ctx.map("lp_root", tirx.sqrt, _summed(ctx, x, w, lambda v: v * v))
+    elif p == 1:
+        y = _summed(ctx, x, w, tirx.abs)
+    else:
+        wide = sum_type(ctx.dtype(x))
+        power, root = literal(p, wide), literal(1 / p, wide)
+        total = _summed(ctx, x, w, lambda v: tirx.power(tirx.abs(v), power))
+        y = ctx.map("lp_root", lambda v: tirx.power(v, root), total)
+    return ctx.cast(y, ctx.dtype(x))
 
 
 def whole(space: Shape) -> Window:

@@ -88,6 +88,18 @@ def activation(graph: Graph, tensor: gs.Tensor) -> Activation:
     return Activation(node.inputs[0], found.scale, found.zero)
 
 
+def operand(graph: Graph, tensor: gs.Tensor) -> Activation:
+    """The same of a tensor that may also be dequantized from a constant, in either byte type."""
+    node = maker(graph, tensor, "DequantizeLinear")
+    if node is None or not isinstance(node.inputs[0], Constant):
+        return activation(graph, tensor)
+    values, found = node.inputs[0].values, parameters(node)
+    if found.dtype == UINT8:
+        return Activation(node.inputs[0], found.scale, found.zero)
+    raised = graph.constant(values.view(np.uint8) ^ 128, "raised")
+    return Activation(raised, found.scale, found.zero + 128)
+
+
 def weight(graph: Graph, tensor: gs.Tensor, axis: int) -> Weight:
     """The constant that `tensor` is dequantized from, its scales along `axis` if there are several.
 

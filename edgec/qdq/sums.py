@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from edgec.graph import Graph
-from edgec.patterns import maker
-from edgec.qdq.operand import Activation, Weight, activation, weight
+from edgec.patterns import maker, other_operand, reader
+from edgec.qdq.operand import Activation, Weight, activation, operand, weight
 from edgec.rewrite import Skip
 from edgec.tensors import Constant, Node
 
@@ -22,19 +23,24 @@ _BIAS_RTOL = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A sum of products: x, the weights as the integer operator reads them, the int32 bias, and
-    what one step of each output channel's sum is worth, float64; both broadcast against the sums.
+    """A sum of products that `last` ends: x, the weights as the integer operator reads them, or
+    another activation, the int32 bias, and what one step of each output channel's sum is worth,
+    float64; both broadcast against the sums.
     """
 
     op: str
     x: Activation
-    weights: Array
+    weights: Array | Activation
     bias: Array | None
     scale: Array
+    last: Node
 
 
 def product(graph: Graph, node: Node) -> Product:
-    """What a Conv, Gemm or MatMul of quantized operands sums up. Skips where it is none."""
+    """What a Conv, Gemm or MatMul of quantized operands sums up, with the bias that an Add behind a
+    MatMul adds. Skips where it is none."""
+    if node.op == "MatMul" and not _has_matrix(graph, node.inputs[1]):
+        return _of_two(graph, node)
     x = activation(graph, node.inputs[0])
     if node.op == "Conv":
         w = weight(graph, node.inputs[1], 0)
@@ -46,10 +52,40 @@ def product(graph: Graph, node: Node) -> Product:
         values, op, along = w.values, "MatMulInteger", (-1,)
         outputs = values.shape[-1]
     scale = np.float64(x.scale) * w.scales.astype(np.float64)
-    bias = _bias(graph, node, scale, outputs)
+    last, bias = node, None
+    if node.op == "MatMul":
+        last, bias = _bias_behind(graph, node, scale, outputs)
+    elif len(node.inputs) > 2 and node.inputs[2].name:
+        bias = _bias(graph, node.inputs[2], scale, outputs)
     check_range(values, 0 if op == "ConvInteger" else values.ndim - 1, x, bias)
     scale = scale.reshape(along) if scale.size > 1 else scale.reshape(())
-    return Product(op, x, values, None if bias is None else bias.reshape(along), scale)
+    return Product(op, x, values, None if bias is None else bias.reshape(along), scale, last)
+
+
+def _has_matrix(graph: Graph, tensor: gs.Tensor) -> bool:
+    """Whether `tensor` is dequantized from a constant matrix."""
+    made = maker(graph, tensor, "DequantizeLinear")
+    constant = made.inputs[0] if made is not None else None
+    return isinstance(constant, Constant) and len(constant.shape) == 2
+
+
+def _of_two(graph: Graph, node: Node) -> Product:
+    """A MatMul of two activations, at least one of which is computed."""
+    a, b = (operand(graph, tensor) for tensor in node.inputs)
+    if isinstance(a.tensor, Constant) and isinstance(b.tensor, Constant):
+        raise Skip("both operands are constant")
+    terms = node.inputs[0].shape[-1] if node.inputs[0].shape else None
+    if not isinstance(terms, int):
+        raise Skip("the number of its terms is not known")
+    if terms * _most(a) * _most(b) >= 2**31:
+        raise Skip("its sum may leave int32")
+    scale = np.array(np.float64(a.scale) * np.float64(b.scale))
+    return Product("MatMulInteger", a, b, None, scale, node)
+
+
+def _most(x: Activation) -> int:
+    """The largest magnitude of its elements."""
+    return max(x.zero, 255 - x.zero)
 
 
 def _matrix(graph: Graph, node: Node) -> Weight:
@@ -63,11 +99,24 @@ def _matrix(graph: Graph, node: Node) -> Weight:
     return Weight(np.ascontiguousarray(w.values.T), w.scales, 1) if turned else w
 
 
-def _bias(graph: Graph, node: Node, scale: Array, outputs: int) -> Array | None:
-    """The int32 bias [outputs], None where there is none. Skips where it is in other steps."""
-    if len(node.inputs) < 3 or not node.inputs[2].name:
-        return None
-    made = maker(graph, node.inputs[2], "DequantizeLinear")
+def _bias_behind(graph: Graph, node: Node, scale: Array, outputs: int) -> tuple[Node, Array | None]:
+    """The Add that alone reads the result of `node` and adds a bias to it, and that; `node` itself
+    where there is none."""
+    add = reader(graph, node.outputs[0], "Add")
+    other = other_operand(add, node.outputs[0]) if add is not None else None
+    if add is None or other is None or math.prod(other.shape or ()) != (other.shape or (0,))[-1]:
+        return node, None
+    if len(other.shape) > len(node.outputs[0].shape or ()):
+        return node, None
+    try:
+        return add, _bias(graph, other, scale, outputs)
+    except Skip:
+        return node, None
+
+
+def _bias(graph: Graph, tensor: gs.Tensor, scale: Array, outputs: int) -> Array:
+    """The int32 bias [outputs] that `tensor` is. Skips where it is in other steps."""
+    made = maker(graph, tensor, "DequantizeLinear")
     if made is None or not all(isinstance(t, Constant) for t in made.inputs if t.name):
         raise Skip("its bias is not quantized")
     values, own, *zero = (t.values for t in made.inputs if t.name)
@@ -95,11 +144,12 @@ def check_range(values: Array, axis: int, x: Activation, bias: Array | None) -> 
 
 def insert_sums(graph: Graph, node: Node, found: Product) -> gs.Tensor:
     """The int32 sums of `found`, which `node` computes in floats."""
-    inputs = [
-        found.x.tensor,
-        graph.constant(found.weights, "weights"),
-        graph.constant(np.array(found.x.zero, np.uint8), "zero_point"),
-    ]
+    zero = graph.constant(np.array(found.x.zero, np.uint8), "zero_point")
+    if isinstance(found.weights, Activation):
+        other = graph.constant(np.array(found.weights.zero, np.uint8), "zero_point")
+        inputs = [found.x.tensor, found.weights.tensor, zero, other]
+    else:
+        inputs = [found.x.tensor, graph.constant(found.weights, "weights"), zero]
     attrs = dict(node.attrs) if found.op == "ConvInteger" else {}
     sums = graph.insert(node, found.op, inputs, attrs).outputs[0]
     if found.bias is not None:

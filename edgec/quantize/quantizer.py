@@ -1,7 +1,7 @@
 """From a model and data to a quantized model: the whole way on one page.
 
-load -> optimise -> find units -> calibrate -> plan -> refine -> insert -> write
-         (equalise, smooth)                    (until the accuracy budget holds)
+load -> optimise -> find units -> calibrate -> speed gate -> plan -> refine -> insert -> write
+         (equalise, smooth)                                  (until the accuracy budget holds)
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from edgec.quantize.budget import Kept, Metric
 from edgec.quantize.calibrate import FEW_SAMPLES, input_specs
 from edgec.quantize.calibrators import CALIBRATORS, WITH_HISTOGRAM, range_of
 from edgec.quantize.formulas import grid
+from edgec.quantize.gate import Verdict
 from edgec.quantize.maker import LEAST_OPSET, Maker
 from edgec.quantize.measured import statistics
 from edgec.quantize.overrides import Overrides
@@ -36,8 +37,10 @@ from edgec.quantize.profiles import Profile, resolve
 from edgec.quantize.reader import CalibrationData
 from edgec.quantize.recover.recovery import Recovery
 from edgec.quantize.schemes import FORMULAS, Scheme, pass_of, scheme_of
+from edgec.quantize.speed import gate, gated
 from edgec.quantize.units import find_units
-from edgec.quantize.within import macs, within
+from edgec.quantize.within import within
+from edgec.quantize.work import macs
 from edgec.rewrite import Event, optimize
 
 _FUSES_PRODUCTS = ("fuse-attention",)
@@ -67,6 +70,8 @@ class QuantizeOptions:
         recovery: what is done so that it costs less accuracy.
         max_drop: how much worse than the float model the result may be, by `metric`, or without
             one in its outputs; layers stay in floats until that holds. None for any.
+        gate: what leaves layers in floats that are no faster in integers on the target that
+            `profile` names: "measure", "model", "off", or "auto" for the best there is.
         metric: from a model as a function to a number, more is better.
         trusted: run ONNX's native code in this process, without the helper that catches crashes.
     """
@@ -87,6 +92,7 @@ class QuantizeOptions:
     recovery: Recovery = field(default_factory=Recovery)
     max_drop: float | None = None
     metric: Metric | None = None
+    gate: str = "off"
     trusted: bool = False
 
 
@@ -94,7 +100,8 @@ class QuantizeOptions:
 class Quantized:
     """A quantized model: `model` is ONNX, `graph` the float one that the `plan` was made for.
 
-    `kept` says how an accuracy budget was kept, where there was one.
+    `kept` says how an accuracy budget was kept, where there was one, `verdict` what the speed gate
+    decided.
     """
 
     model: onnx.ModelProto
@@ -104,6 +111,7 @@ class Quantized:
     samples: int
     notes: Sequence[str]
     kept: Kept | None = None
+    verdict: Verdict | None = None
 
     @property
     def share(self) -> tuple[int, int] | None:
@@ -114,7 +122,7 @@ class Quantized:
             return None
         units = find_units(self.graph, resolve("portable"))[0]
         inside = (u for u in units if u.kind == "product" and u.name in self.plan.units)
-        return sum(int(macs(unit)) for unit in inside), int(total)
+        return sum(macs(unit) for unit in inside), int(total)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model, atomically; see `edgec.external.save_model`."""
@@ -155,17 +163,23 @@ def quantize_model(
     options.recovery.before(graph, samples)
     ranges, count = measure(graph, profile, samples, options, notes, on_event)
     maker = Maker(graph, profile, ranges, samples, exclude, options.recovery)
+    verdict = gate(maker, options.profile, options.gate, notes, on_event)
+    if verdict is not None:
+        maker = gated(maker, verdict)
     kept = None
     if options.max_drop is None:
         plan, model = maker.model()
     else:
         plan, kept = within(maker, options.max_drop, options.metric, on_event)
         model = kept.model
+    if verdict is not None:
+        plan.left.update(verdict.reasons)
+        notes += [f"'{name}' stays in floats; {why}" for name, why in verdict.reasons.items()]
     if not plan.units:
         notes.append("nothing of the model is worth quantizing")
     if options.io_dtype != "float":
         notes += _border(model, graph, plan, ranges, options.io_dtype)
-    return Quantized(model, graph, plan, scheme, count, [*notes, *plan.notes], kept)
+    return Quantized(model, graph, plan, scheme, count, [*notes, *plan.notes], kept, verdict)
 
 
 def profile_of(options: QuantizeOptions) -> Profile:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,8 +19,7 @@ from edgec.quantize.budget import (
 from edgec.quantize.maker import Maker
 from edgec.quantize.plan import Plan, structure
 from edgec.quantize.sensitivity import SAMPLES, Runner, rank
-from edgec.quantize.units import Unit
-from edgec.tensors import Constant
+from edgec.quantize.work import macs
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 
@@ -71,17 +69,3 @@ def within(
             on_trial,
         )
     return plans[kept.floats], kept
-
-
-def macs(unit: Unit) -> float:
-    """The multiply-adds of a product for one sample; a dimension that is not known counts as 1."""
-
-    def size(shape: tuple[object, ...] | None) -> int:
-        return math.prod(d for d in shape or () if isinstance(d, int))
-
-    node = unit.first
-    if isinstance(node.inputs[1], Constant) and node.op == "Conv":
-        return size(node.outputs[0].shape) * size(node.inputs[1].shape[1:])
-    if node.op == "ConvTranspose":
-        return size(node.inputs[0].shape) * size(node.inputs[1].shape[1:])
-    return size(node.outputs[0].shape) * size(node.inputs[0].shape[-1:])

@@ -26,6 +26,7 @@ from edgec.targets.cpu.matmul import schedule_matmul
 from edgec.targets.cpu.packed_conv import schedule_packed_conv
 from edgec.targets.cpu.packed_matmul import schedule_packed_matmul
 from edgec.targets.cpu.prefetch import insert_prefetches
+from edgec.targets.cpu.quads import schedule_quads
 from edgec.targets.cpu.reduction import schedule_reduction
 from edgec.targets.cpu.rows import schedule_rows
 from edgec.targets.cpu.traces import Traces, by_trace
@@ -45,6 +46,7 @@ RULES: tuple[Rule, ...] = (
     schedule_matmul,
     schedule_packed_matmul,
     schedule_packed_conv,
+    schedule_quads,
     schedule_rows,
     schedule_reduction,
     schedule_transpose,

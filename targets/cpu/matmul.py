@@ -55,6 +55,7 @@ _WORTH = 0.6
 """Tiles below this share of the best one's merit are not worth trying."""
 
 _EVEN_STRIPS = 8
+_RANK_OF_PANELS = 3
 _STEP = 4
 """Terms between prefetches."""
 
@@ -242,7 +243,10 @@ def _is_streamed(
     schedule: s_tir.Schedule, panels: tirx.Buffer, strip: LoopRV, outer: list[LoopRV]
 ) -> bool:
     """Whether B's panels are too many to stay in the cache from one run to the next, each used by
-    several tiles of rows, and so many that threads can share them evenly."""
+    several tiles of rows, and so many that threads can share them evenly. A batch of them was
+    computed just now."""
+    if len(panels.shape) > _RANK_OF_PANELS:
+        return False
     strips = math.prod(extent(schedule, loop) for loop in (*outer[:-1], strip))
     return (
         4 * math.prod(int(size) for size in panels.shape) >= _STREAMED_BYTES

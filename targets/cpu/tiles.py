@@ -11,6 +11,9 @@ from edgec.targets import Target
 from edgec.targets.cpu.blocks import SPATIAL, extent, iter_types, largest_divisor
 from edgec.targets.cpu.knobs import Choose, number, whether
 
+TERMS = "terms"
+"""The block that puts bytes together, four or two in an integer (`edgec.lower.dot_forms`)."""
+
 _SPARE_REGISTERS = 2
 """The fewest registers that are left for operands while sums are accumulated."""
 
@@ -171,20 +174,29 @@ def take_terms(
     are loaded at once, as vectors: a load is an instruction of its own there.
     """
     terms = extent(schedule, loop)
-    together = next((n for n in (8, 4) if terms % n == 0 and n * sums <= _WRITTEN), 1)
-    if not target.lane_operands or together == 1:
+    staged = [each for each in schedule.get_producers(block) if _makes_terms(schedule, each)]
+    most = (terms,) if staged else (8, 4)
+    together = next((n for n in most if terms % n == 0 and n * sums <= _WRITTEN), 1)
+    if not staged and (not target.lane_operands or together == 1):
         unroll_terms(schedule, loop, sums, choose)
         return
     outer, few = schedule.split(loop, factors=[None, together])
     schedule.unroll(few)
-    index = [region.source for region in schedule.get(block).reads].index(inputs)
-    held = schedule.cache_read(block, index, "global")
+    if staged:
+        (held,) = staged
+    else:
+        index = [region.source for region in schedule.get(block).reads].index(inputs)
+        held = schedule.cache_read(block, index, "global")
     around = len(schedule.get_loops(block)) - len(_inside(schedule, block, outer))
     schedule.compute_at(held, outer, preserve_unit_loops=True)
     *flat, lane = schedule.get_loops(held)[around:]
     for each in flat:
         schedule.unroll(each)
     schedule.vectorize(lane)
+
+
+def _makes_terms(schedule: s_tir.Schedule, block: SBlockRV) -> bool:
+    return bool(schedule.get(block).name_hint == TERMS)
 
 
 def _inside(schedule: s_tir.Schedule, block: SBlockRV, loop: LoopRV) -> list[LoopRV]:

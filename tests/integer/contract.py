@@ -36,6 +36,11 @@ def quantized(values: Array, to: Scaled) -> Array:
     return np.clip(steps.astype(np.int64) + to.zero, *to.limits).astype(to.dtype)
 
 
+def numbers_of(elements: Array, by: Scaled) -> Array:
+    """Elements -> float32."""
+    return (elements.astype(np.int32) - by.zero).astype(np.float32) * np.float32(by.scale)
+
+
 def requantized(
     sums: Array, scale: Array, to: Scaled, low: float = -np.inf, high: float = np.inf
 ) -> Array:

@@ -13,10 +13,11 @@ from integer.contract import Scaled
 
 
 class Model:
-    """Collects nodes and constants; inputs and outputs are float32."""
+    """Collects nodes and constants; inputs, x of `shape` and `others`, and outputs are float32."""
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], **others: Sequence[int]) -> None:
         self.shape = tuple(shape)
+        self.others = others
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -47,7 +48,10 @@ class Model:
         graph = helper.make_graph(
             self.nodes,
             "quantized",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, given)
+                for name, given in {"x": self.shape, **self.others}.items()
+            ],
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)],
             self.constants,
         )

@@ -5,31 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lower.many_nodes import RUNNABLE
 
-from edgec.cache import Cache
-from edgec.compiler import compile_model
-from edgec.options import Options
-from edgec.runtime.load import load
-from integer.contract import Scaled, added, convolved, quantized, requantized
+from integer.contract import Scaled, added, convolved, numbers_of, quantized, requantized
 from integer.models import Model
+from integer.running import outputs
 
 SCALES = (0.5, 0.0625, 0.1, 0.0123)
 """With powers of two, results lie half-way between elements."""
-
-
-def outputs(
-    model: onnx.ModelProto, x: np.ndarray, name: str, cache: Path, threads: int = 1
-) -> np.ndarray:
-    artifact = cache / "model.edgec"
-    compile_model(model, artifact, Options(targets=(name,)), cache=Cache(cache))
-    with load(artifact, threads=threads) as module:
-        (result,) = module.run({"x": x}).values()
-        return result.copy()
 
 
 @st.composite
@@ -119,8 +105,10 @@ def check(layer: dict[str, object], name: str, cache: Path) -> None:
     centred = quantized(x, x_by).astype(np.int64) - x_by.zero
     sums = convolved(centred, weights, stride, pad, groups) + bias.reshape(-1, 1, 1)
     elements = requantized(sums, scale.reshape(-1, 1, 1), y_by, low, high)
-    expected = (elements.astype(np.int32) - y_by.zero).astype(np.float32) * np.float32(y_by.scale)
-    made = outputs(model.proto(y, expected.shape), x, name, cache, threads=1 + layer["seed"] % 3)
+    expected = numbers_of(elements, y_by)
+    made = outputs(
+        model.proto(y, expected.shape), {"x": x}, name, cache, threads=1 + layer["seed"] % 3
+    )
     np.testing.assert_array_equal(made, expected)
 
 
@@ -135,8 +123,6 @@ def test_a_sum_of_two(name: str, session_cache: Path) -> None:
     y = model.through(y, result)
     x = (numbers.standard_normal(model.shape)).astype(np.float32)
     elements = added(quantized(x, first), first, quantized(x + x, second), second, result)
-    expected = (elements.astype(np.int32) - result.zero).astype(np.float32) * np.float32(
-        result.scale
-    )
-    made = outputs(model.proto(y, model.shape), x, name, session_cache)
+    expected = numbers_of(elements, result)
+    made = outputs(model.proto(y, model.shape), {"x": x}, name, session_cache)
     np.testing.assert_array_equal(made, expected)

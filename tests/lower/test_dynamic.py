@@ -14,9 +14,11 @@ from packed_models import Packed
 
 from edgec.compare import compare
 from edgec.compiler import Options, compile_model
+from edgec.emit.golden import tolerances
 from edgec.flips import find_flips
 from edgec.graph import load
 from edgec.lower.lowering import lower_graph
+from edgec.program import Tensor
 from edgec.targets import host
 
 from .many_nodes import RUNNABLE
@@ -130,6 +132,34 @@ def test_flips_begin_where_computed_numbers_are_quantized() -> None:
     model = made.model()
     names = [output.name for output in model.graph.output]
     assert find_flips(model) == {names[1]}
+
+
+def test_sums_of_floats_flip_what_is_quantized_next_but_exact_numbers_do_not() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[1,4] x, float[4,4] w, float s, uint8 z, int8[4,4] v)
+            => (float[1,4] given, float[1,4] summed, float[1,4] whole, float[1,4] plain) {
+            q = QuantizeLinear(x, s, z)
+            given = DequantizeLinear(q, s, z)
+            plain = MatMul(given, w)
+            relu = Relu(plain)
+            p = QuantizeLinear(relu, s, z)
+            summed = DequantizeLinear(p, s, z)
+            n = MatMulInteger(q, v, z)
+            f = Cast<to=1>(n)
+            m = Mul(f, s)
+            o = QuantizeLinear(m, s, z)
+            whole = DequantizeLinear(o, s, z)
+        }""")
+    assert find_flips(model) == {"summed"}
+
+
+def test_golden_data_allow_what_a_flip_moves() -> None:
+    tensors = [Tensor(name, "float32", (4,)) for name in ("plain", "flipped")]
+    expected = {tensor.name: np.ones(4, np.float32) for tensor in tensors}
+    plain, flipped = tolerances(tensors, expected, {"flipped": 0.1})
+    assert plain.atol < 1e-3
+    assert flipped.atol == pytest.approx(0.4)
 
 
 def test_behind_a_flip_errors_are_held_against_those_of_onnx_runtime() -> None:
