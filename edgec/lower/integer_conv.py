@@ -186,7 +186,7 @@ def _by_quads(
 
         def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
             shift = i % pairs
-            row = (i - shift) * w.strides[0] + BYTES * kq * w.dilations[0]
+            row = i // pairs * pairs * w.strides[0] + BYTES * kq * w.dilations[0]
             column = j * w.strides[1] + kw * w.dilations[1]
             four = quad(*(image(n, c, row + k * w.dilations[0], column, v) for k in range(BYTES)))
             taps = filt(c, shift, kq, kw, v)
