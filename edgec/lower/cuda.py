@@ -8,11 +8,13 @@ and blocks are constants, and shared memory is declared in the source.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.ir import IRModule
 
@@ -66,12 +68,26 @@ def device_kernel(
     `overwrites` names an input and an output parameter that are one and the same memory. With
     `vectors` every buffer begins at a multiple of 16 bytes.
     """
-    whole = s_tir.Schedule(function)
+    whole = s_tir.Schedule(_with_plain_names(function))
     inline_cheap_producers(whole)
     _inline_borders(whole)
     writer = _Writer(whole.mod["main"], symbol, target, overwrites, vectors)
     writer.write()
     return writer.kernel()
+
+
+def _with_plain_names(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """`function` with letters, digits and '_' alone in its variables' names: those of the model's
+    tensors come into CUDA C."""
+    renamed: dict[int, tvm.ir.Var] = {}
+
+    def plain(variable: tvm.ir.Var) -> tvm.ir.Var:
+        name = re.sub(r"\W", "_", variable.name, flags=re.ASCII)
+        if name == variable.name:
+            return variable
+        return renamed.setdefault(hash(variable), tvm.ir.Var(f"v{name}", variable.ty))
+
+    return tvm_ffi.structural_map(function, (tvm.ir.Var, plain))
 
 
 def _inline_borders(schedule: s_tir.Schedule) -> None:
