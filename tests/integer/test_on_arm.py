@@ -1,4 +1,4 @@
-"""Quantized models on Arm under QEMU, to the bit what ONNX Runtime makes of their integer graphs."""
+"""Quantized models on Arm, under QEMU: the bits that ONNX Runtime makes of their integer graphs."""
 
 from __future__ import annotations
 
