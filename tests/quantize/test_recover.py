@@ -16,7 +16,7 @@ from edgec.graph import Graph, load
 from edgec.passes.equalize_layers import EqualizeLayers
 from edgec.quantize.quantizer import Quantized, QuantizeOptions, quantize_model
 from edgec.quantize.recover import refine
-from edgec.quantize.recover.choose import choose
+from edgec.quantize.recover.choose import CANDIDATES, choose
 from edgec.quantize.recover.joints import find_joints
 from edgec.quantize.recover.recovery import Recovery
 from edgec.quantize.recover.rounding import adaround, gptq
@@ -265,4 +265,4 @@ def test_only_samples_apart_judge(noise: dict[str, np.ndarray]) -> None:
     samples = [{"x": x[None]} for x in noise["x"]]
     recovery, _ = choose(graph, samples, quantize)
     assert recovery == Recovery()
-    assert seen == 3 * [[float(sample["x"].sum()) for sample in samples[::2]]]
+    assert seen == len(CANDIDATES) * [[float(sample["x"].sum()) for sample in samples[::2]]]
