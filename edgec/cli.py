@@ -321,7 +321,10 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
         "--bias-correction", action="store_true", help="fold the layers' mean errors into biases"
     )
     parser.add_argument(
-        "--max-drop", type=float, metavar="D", help="leave layers in floats until it costs no more"
+        "--max-drop",
+        type=float,
+        metavar="D",
+        help="raise layers to more bits, or floats, until it costs no more",
     )
     parser.add_argument(
         "--eval", metavar="FILE.py:NAME", help="what --max-drop is of; the file is executed"
