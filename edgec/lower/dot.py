@@ -1,11 +1,10 @@
 """Products of four bytes at once: the instruction that integer kernels are made of.
 
     quad(b0, b1, b2, b3)    four bytes that follow each other, as one int32, the first lowest
-    pair(b0, b1)            two of them as one int16
     dot4(a, w)              a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3 in int32: a's bytes without a
                             sign, w's with one
     signed_dot4(a, w)       the same, all bytes with a sign
-    pairs(a, b, v, w)       the same of pairs: a0 * v0 + a1 * v1 + b0 * w0 + b1 * w1
+    pairs(a, v, w)          the same, weights in two pairs: a0 * v0 + a1 * v1 + a2 * w0 + a3 * w1
     multiply(x, w)          x * w in int32, of int16
     to_nearest(x)           float32 to int32, ties to even
 
@@ -25,17 +24,17 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx.op import register_intrin_lowering
 
-from edgec.lower import dot_arm, dot_vectors, dot_x86
+from edgec.lower import dot_arm, dot_narrow, dot_vectors, dot_x86
 from edgec.lower.dot_vectors import Product, by_width, lanes_of, packed, spread, typed
 from edgec.targets import Target
 
-QUAD, PAIR = "edgec.quad", "edgec.pair"
+QUAD = "edgec.quad"
 DOT4, SIGNED_DOT4, PAIRS = "edgec.dot4", "edgec.signed_dot4", "edgec.pairs"
 MULTIPLY, TO_NEAREST = "edgec.multiply", "edgec.to_nearest"
 _PURE = 1
 """`tirx.CallEffectKind`: neither reads nor writes anything."""
 
-_INPUTS = {QUAD: 4, PAIR: 2, DOT4: 2, SIGNED_DOT4: 2, PAIRS: 4, MULTIPLY: 2, TO_NEAREST: 1}
+_INPUTS = {QUAD: 4, DOT4: 2, SIGNED_DOT4: 2, PAIRS: 3, MULTIPLY: 2, TO_NEAREST: 1}
 
 for _name, _inputs in _INPUTS.items():
     if _name not in tvm.ir._ffi_api.ListOpNames():
@@ -51,11 +50,6 @@ def quad(*bytes_: Any) -> Any:
     return tirx.call_intrin("int32", QUAD, *bytes_)
 
 
-def pair(first: Any, second: Any) -> Any:
-    """Two elements of a uint8 or int8 tensor, one after the other in memory, as one int16."""
-    return tirx.call_intrin("int16", PAIR, first, second)
-
-
 def dot4(a: Any, w: Any) -> Any:
     """The int32 sum of four products of the bytes of `a`, uint8, and of `w`, int8."""
     return tirx.call_intrin("int32", DOT4, a, w)
@@ -66,10 +60,10 @@ def signed_dot4(a: Any, w: Any) -> Any:
     return tirx.call_intrin("int32", SIGNED_DOT4, a, w)
 
 
-def pairs(a: Any, b: Any, v: Any, w: Any) -> Any:
-    """The int32 sum of the products of the bytes of `a` and `v`, and of `b` and `w`: int16 that
-    hold two int8 each. Those of `v` and `w` are never -128, so that two products fit into int16."""
-    return tirx.call_intrin("int32", PAIRS, a, b, v, w)
+def pairs(a: Any, v: Any, w: Any) -> Any:
+    """The int32 sum of four products of the bytes of `a`, and of `v` and `w`, int16 of two each,
+    all int8. Those of `v` and `w` are never -128, so that two products fit into int16."""
+    return tirx.call_intrin("int32", PAIRS, a, v, w)
 
 
 def multiply(x: Any, w: Any) -> Any:
@@ -89,7 +83,7 @@ def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
 
     def expand(call: tvm.ir.Call) -> Any:
         name = call.op.name if _is_operator(call) else ""
-        if name in (QUAD, PAIR):
+        if name == QUAD:
             return packed(list(call.args))
         if name == TO_NEAREST:
             return _to_int32(call.args[0], target)
@@ -104,6 +98,12 @@ def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
                 return known[name](total, *term.args)
         return sum_
 
+    def narrow(cast: tirx.Cast) -> Any:
+        narrowed = dot_narrow.narrowed(cast, TO_NEAREST)
+        return cast if narrowed is None else narrowed
+
+    if target.arch == "aarch64":
+        function = tvm_ffi.structural_map(function, (tirx.Cast, narrow))
     summed = tvm_ffi.structural_map(function, (tirx.Add, accumulate))
     return tvm_ffi.structural_map(summed, (tvm.ir.Call, expand))
 
@@ -154,7 +154,6 @@ def _alone(product: Product) -> Callable[..., Any]:
 
 for _name, _lowering in (
     (QUAD, lambda *parts: packed(list(parts))),
-    (PAIR, lambda *parts: packed(list(parts))),
     (TO_NEAREST, _rounded),
     *((name, _alone(product)) for name, product in PLAIN.items()),
 ):

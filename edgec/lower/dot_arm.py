@@ -13,10 +13,23 @@ from typing import Any
 from tvm import tirx
 
 from edgec.lower import dot_vectors as plain
-from edgec.lower.dot_vectors import Product, by_width, joined, lanes_of, number, part, typed
+from edgec.lower.dot_vectors import (
+    Product,
+    by_width,
+    joined,
+    lanes_of,
+    neighbours,
+    number,
+    part,
+    places,
+    typed,
+)
 
-_WORDS = 4
-"""32-bit lanes of a register."""
+_WORDS, _BYTES = 4, 8
+"""32-bit lanes of a register, and bytes of half of one."""
+
+_FIRST_THEN_LAST = [0, 2, 4, 6, 1, 3, 5, 7]
+"""Of four pairs of 16-bit halves."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,8 @@ def products(arch: str, flags: set[str]) -> Mapping[str, Product]:
 
 
 def _signed_dot4(total: Any, a: Any, w: Any) -> Any:
-    operands = (tirx.reinterpret("int8x16", each) for each in (a, w))
+    # LLVM takes the last operand from a lane.
+    operands = (tirx.reinterpret("int8x16", each) for each in (w, a))
     name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
     return tirx.call_llvm_pure_intrin("int32x4", name, total, *operands)
 
@@ -62,13 +76,28 @@ def _dot4(total: Any, a: Any, w: Any) -> Any:
 
 def _pairs(neon: Arm) -> Product:
     def halves(a: Any, w: Any) -> Any:
-        operands = (tirx.reinterpret("int8x8", each) for each in (a, w))
-        return tirx.call_llvm_pure_intrin("int16x8", f"{neon.multiply}.v8i16", *operands)
+        return tirx.call_llvm_pure_intrin("int16x8", f"{neon.multiply}.v8i16", a, w)
 
-    def product(total: Any, a: Any, b: Any, v: Any, w: Any) -> Any:
-        return _add_pairs(neon, total, halves(a, v) + halves(b, w))
+    def product(total: Any, a: Any, v: Any, w: Any) -> Any:
+        spread = tirx.reinterpret("int16x8", a)
+        factors = tirx.reinterpret("int8x16", tirx.Shuffle([spread], places(_FIRST_THEN_LAST)))
+        weights = tirx.reinterpret("int8x16", _together(v, w))
+        low, high = (
+            halves(part(factors, first, _BYTES), part(weights, first, _BYTES))
+            for first in (0, _BYTES)
+        )
+        return _add_pairs(neon, total, low + high)
 
     return product
+
+
+def _together(v: Any, w: Any) -> Any:
+    """Two vectors as one, which is one load where they lie side by side."""
+    start = neighbours([v, w], 1, lanes_of(v))
+    if start is None:
+        return joined([v, w])
+    ramp = tirx.Ramp(start, tirx.const(1, start.ty.dtype), 2 * lanes_of(v))
+    return tirx.BufferLoad(v.source, [ramp])
 
 
 def _add_pairs(neon: Arm, total: Any, halves: Any) -> Any:

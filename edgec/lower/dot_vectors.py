@@ -90,10 +90,9 @@ def signed_dot4(total: Any, a: Any, w: Any) -> Any:
     return _sum(total, bytes_of(a, 4, signed=True), bytes_of(w, 4, signed=True))
 
 
-def pairs(total: Any, a: Any, b: Any, v: Any, w: Any) -> Any:
-    for factor, weight in ((a, v), (b, w)):
-        total = _sum(total, *(bytes_of(each, 2, signed=True) for each in (factor, weight)))
-    return total
+def pairs(total: Any, a: Any, v: Any, w: Any) -> Any:
+    weights = (each for two in (v, w) for each in bytes_of(two, 2, signed=True))
+    return _sum(total, bytes_of(a, 4, signed=True), list(weights))
 
 
 def multiply(total: Any, x: Any, w: Any) -> Any:
@@ -108,9 +107,9 @@ def _sum(total: Any, factors: list[Any], weights: list[Any]) -> Any:
 
 
 def packed(parts: list[Any]) -> Any:
-    """Bytes as one integer, the first lowest: one load of neighbours, else put together."""
-    lanes, start = lanes_of(parts[0]), _neighbours(parts)
-    kind = typed(f"int{8 * len(parts)}", lanes)
+    """Four bytes as an int32, the first lowest: one load of neighbours, else put together."""
+    lanes, start = lanes_of(parts[0]), neighbours(parts, len(parts))
+    kind = typed("int32", lanes)
     if start is not None:
         ramp = tirx.Ramp(start, tirx.const(1, start.ty.dtype), len(parts) * lanes)
         return tirx.reinterpret(kind, tirx.BufferLoad(parts[0].source, [ramp]))
@@ -123,16 +122,16 @@ def packed(parts: list[Any]) -> Any:
     return tirx.reinterpret(kind, _interleaved(parts, lanes))
 
 
-def _neighbours(parts: list[Any]) -> Any:
-    """Where the first of `parts` lies, if they are loads from places that follow each other, one
-    lane of all after the other; else None."""
+def neighbours(parts: list[Any], stride: int, apart: int = 1) -> Any:
+    """Where the first of `parts` lies, if they are loads from places `apart` one after the other,
+    lanes `stride` apart; else None."""
     if not all(isinstance(p, tvm.ir.TensorLoad) and len(p.indices) == 1 for p in parts):
         return None
     starts = []
     for part in parts:
         index = part.indices[0]
         if isinstance(index, tirx.Ramp):
-            if not isinstance(index.stride, tirx.IntImm) or index.stride.value != len(parts):
+            if not isinstance(index.stride, tirx.IntImm) or index.stride.value != stride:
                 return None
             index = index.base
         elif lanes_of(part) > 1:
@@ -140,7 +139,7 @@ def _neighbours(parts: list[Any]) -> Any:
         starts.append(index)
     analyzer, source = Analyzer(), parts[0].source
     follow = all(
-        part.source.same_as(source) and analyzer.can_prove_equal(start, starts[0] + place)
+        part.source.same_as(source) and analyzer.can_prove_equal(start, starts[0] + place * apart)
         for place, (part, start) in enumerate(zip(parts, starts, strict=True))
     )
     return starts[0] if follow else None
@@ -154,9 +153,9 @@ _WITHIN = [16 * g + 4 * part + lane for g in range(4) for lane in range(4) for p
 
 
 def _interleaved(parts: list[Any], lanes: int) -> Any:
-    if lanes == _WIDE and len(parts) == 4:
+    if lanes == _WIDE:
         words = tirx.reinterpret(typed("int32", lanes), tirx.Shuffle(parts, places(range(64))))
         across = tirx.Shuffle([words], places(_ACROSS))
         return tirx.Shuffle([tirx.reinterpret("uint8x64", across)], places(_WITHIN))
-    order = [k * lanes + lane for lane in range(lanes) for k in range(len(parts))]
+    order = [k * lanes + lane for lane in range(lanes) for k in range(4)]
     return tirx.Shuffle(parts, places(order))

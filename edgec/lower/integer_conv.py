@@ -18,7 +18,7 @@ from tvm import relax, te, tirx
 from edgec.lower.border import bordered
 from edgec.lower.context import Context, Shape, literal
 from edgec.lower.dot import dot4, multiply, quad, signed_dot4
-from edgec.lower.dot_forms import BYTES, MIDDLE, SIGNS, form_for, quads
+from edgec.lower.dot_forms import BYTES, MIDDLE, SIGNS, form_for, less_middle, quads
 from edgec.lower.image import blocks_of, spread
 from edgec.lower.window import Window
 
@@ -84,14 +84,18 @@ def ungrouped(weights: np.ndarray, groups: int) -> np.ndarray:
     return whole
 
 
-def padded(data: te.Tensor, zero: int, w: Window, reach: Shape, kept: bool = False) -> te.Tensor:
-    """The image inside of a border of `zero` wide enough for windows that reach so far."""
+def padded(
+    data: te.Tensor, zero: int, w: Window, reach: Shape, kept: bool = False, signed: bool = False
+) -> te.Tensor:
+    """The image inside of a border of `zero` wide enough for windows that reach so far; where there
+    is one, `signed` makes bytes less 128 of all. It may be `kept` as a stage of its own."""
     rows, columns = (
         (size - 1) * stride + far
         for size, stride, far in zip(w.sizes, w.strides, reach, strict=True)
     )
     top, left = w.before
-    return bordered(data, top, left, rows, columns, fill=zero, kept=kept)
+    form = less_middle if signed else None
+    return bordered(data, top, left, rows, columns, fill=zero, kept=kept, form=form)
 
 
 def _dense(
@@ -101,7 +105,7 @@ def _dense(
     batch, blocks, _, _, lanes = ctx.shape(x)
     outputs, inputs, *kernel = weights.shape
     used = lanes if blocks > 1 else -(-inputs // BYTES) * BYTES
-    form = form_for(ctx.dots, weights)
+    form = form_for(ctx.dots, weights, ctx.block)
     filled = np.zeros((outputs, blocks * used, *kernel), np.int8)
     filled[:, :inputs] = weights
     taps = spread(filled, 0, ctx.block)
@@ -109,12 +113,12 @@ def _dense(
     packed = form.packed(taps.transpose(0, 1, 4, 5, 2, 6, 3))
 
     def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
-        image = padded(data, zero, w, w.reach, kept=form.staged)
+        image = padded(data, zero, w, w.reach, kept=form.staged, signed=form.staged)
         extents = (blocks, *kernel, used // BYTES)
         names = ("ib", "k0", "k1", "q")
         axes = [te.reduce_axis((0, n), name) for n, name in zip(extents, names, strict=True)]
         block, kh, kw, q = (axis.var for axis in axes)
-        factors = form.factors(image, used)
+        factors = form.factors(image, used, image is not data)
 
         def element(n: Any, o: Any, i: Any, j: Any, v: Any) -> Any:
             row = i * w.strides[0] + kh * w.dilations[0]
@@ -176,7 +180,7 @@ def _by_quads(
     signed = ctx.dots == "signed"
 
     def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
-        image = padded(data, zero, w, reach, kept=True)
+        image = padded(data, zero, w, reach, kept=True, signed=signed)
         axes = [te.reduce_axis((0, down), "k0"), te.reduce_axis((0, width), "k1")]
         kq, kw = (axis.var for axis in axes)
 
@@ -186,8 +190,9 @@ def _by_quads(
             column = j * w.strides[1] + kw * w.dilations[1]
             four = quad(*(image(n, c, row + k * w.dilations[0], column, v) for k in range(BYTES)))
             taps = filt(c, shift, kq, kw, v)
-            product = signed_dot4(four ^ SIGNS, taps) if signed else dot4(four, taps)
-            return te.sum(product, axis=axes)
+            if not signed:
+                return te.sum(dot4(four, taps), axis=axes)
+            return te.sum(signed_dot4(four if image is not data else four ^ SIGNS, taps), axis=axes)
 
         return te.compute((batch, blocks, *w.sizes, lanes), element, name="depthwise_quads")
 

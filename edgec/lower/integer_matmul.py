@@ -28,7 +28,7 @@ def sums(ctx: Context, a: relax.Expr, zero: int, weights: np.ndarray) -> relax.E
     width, terms = panel(rows, columns), -(-inner // BYTES)
     whole = np.zeros((terms * BYTES, columns), np.int8)
     whole[:inner] = weights
-    form = form_for(ctx.dots, weights)
+    form = form_for(ctx.dots, weights, width)
     packed = form.packed(whole.reshape(terms, BYTES, -1, width).transpose(2, 0, 3, 1))
     total = _sums(ctx, _whole_quads(ctx, a), ctx.const(packed), form)
     if form.origin == zero:
@@ -172,13 +172,13 @@ def _sums(ctx: Context, a: relax.Expr, packed: relax.Expr, form: Form) -> relax.
     and of panels of columns, int32 [..., N / width, K / 4, width], or as `form` has them."""
     *lead, rows, filled = ctx.shape(a)
     *lead_b, strips, terms = ctx.shape(packed)[: -form.rank]
-    width = ctx.shape(packed)[-1]
+    width = form.columns(ctx.shape(packed))
     out = np.broadcast_shapes(tuple(lead), tuple(lead_b))
     columns, computed = strips * width, whole_tiles(rows)
 
     def compute(left: te.Tensor, right: te.Tensor) -> te.Tensor:
         k = te.reduce_axis((0, terms), "k")
-        factors = form.factors(left, filled)
+        factors = form.factors(left, filled, False)
 
         def sums(*index: Any) -> Any:
             *batch, i, j = index
