@@ -312,7 +312,7 @@ class Compilation:
             )
             if self.options.level and self.options.stop_after is None and is_quantized(graph):
                 self.passes += optimize(graph, TO_INTEGERS, on_event=self.show)
-                if has_integers(graph):
+                if integer_share(graph):
                     self.note(described(graph))
         return graph
 
@@ -367,15 +367,16 @@ class Compilation:
                 self.note(f"'{pair[0]}' looks like the next '{pair[1]}': --state {'='.join(pair)}")
         meaning = graph.to_onnx() if has_integers(graph) else self.source
         golden = start_golden(meaning, inputs, outputs, self.options.states)
-        lowerings: dict[int, tuple[Lowered, Plan]] = {}
+        lowerings: dict[tuple[int, str], tuple[Lowered, Plan]] = {}
         for target in chosen:
-            if target.channel_block not in lowerings:
+            form = target.channel_block, target.dots
+            if form not in lowerings:
                 with self.stage("lower"):
                     states = list(self.options.states)
                     lowered = lower_graph(graph, name, states, target, winograd)
                 with self.stage("plan"):
-                    lowerings[target.channel_block] = lowered, plan(lowered.program)
-            lowered, planned = lowerings[target.channel_block]
+                    lowerings[form] = lowered, plan(lowered.program)
+            lowered, planned = lowerings[form]
             variant = workshop.build(lowered, planned, target, dims, golden.result)
             variant = replace(variant, integers=integer_share(graph))
             self.lowered[variant.id] = lowered, planned

@@ -65,7 +65,7 @@ def lower_graph(
     Raises:
         LoweringError: every node that cannot be lowered, all at once.
     """
-    operators = to_relax(graph, target.channel_block, winograd)
+    operators = to_relax(graph, target.channel_block, winograd, target.dots)
     inputs, outputs = signature(graph)
     separate, grouped, fused = fusion(operators)
     nodes = trace(separate, grouped, dict(operators.attrs[ORIGIN]))
