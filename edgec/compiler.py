@@ -313,7 +313,7 @@ class Compilation:
             )
             if self.options.level and self.options.stop_after is None and is_quantized(graph):
                 self.passes += optimize(graph, TO_INTEGERS, on_event=self.show)
-                if has_integers(graph):
+                if integer_share(graph):
                     self.note(described(graph))
         return graph
 
