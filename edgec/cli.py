@@ -306,6 +306,13 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
         "--exclude", action="append", default=[], metavar="NODE|OP", help="leave it in floats"
     )
     parser.add_argument(
+        "--recover",
+        choices=("auto", "none"),
+        default="auto",
+        help="win accuracy back by what serves the model best on samples apart, which is the "
+        "default unless one of the next four is given, or by nothing",
+    )
+    parser.add_argument(
         "--equalize", action="store_true", help="equalize the weights of layers that follow another"
     )
     parser.add_argument(

@@ -61,6 +61,8 @@ from edgec.proof import (
     weaker,
 )
 from edgec.qdq import described, has_integers, integer_share, is_quantized
+from edgec.qdq.differences import Difference, differences, summary
+from edgec.reference import read_model
 from edgec.rewrite import Event, PassReport, optimize
 from edgec.runtime.load import read_manifest
 from edgec.shelf import Shelf
@@ -68,7 +70,6 @@ from edgec.states import check_states, suggest_states
 from edgec.targets import Target
 from edgec.tune.lookup import Chooser, Lookup
 from edgec.variant import OnEvent, Workshop
-from edgec.verify import read_model
 
 if TYPE_CHECKING:
     from edgec.lower.extract import Lowered
@@ -312,7 +313,7 @@ class Compilation:
             )
             if self.options.level and self.options.stop_after is None and is_quantized(graph):
                 self.passes += optimize(graph, TO_INTEGERS, on_event=self.show)
-                if has_integers(graph):
+                if integer_share(graph):
                     self.note(described(graph))
         return graph
 
@@ -367,6 +368,12 @@ class Compilation:
                 self.note(f"'{pair[0]}' looks like the next '{pair[1]}': --state {'='.join(pair)}")
         meaning = graph.to_onnx() if has_integers(graph) else self.source
         golden = start_golden(meaning, inputs, outputs, self.options.states)
+        found: list[Difference] = []
+        if meaning is not self.source:
+            with self.stage("compare"):
+                found = differences(self.source, meaning, inputs)
+            if found:
+                self.note(summary(found))
         lowerings: dict[tuple[int, str], tuple[Lowered, Plan]] = {}
         for target in chosen:
             form = target.channel_block, target.dots
@@ -378,7 +385,7 @@ class Compilation:
                     lowerings[form] = lowered, plan(lowered.program)
             lowered, planned = lowerings[form]
             variant = workshop.build(lowered, planned, target, dims, golden.result)
-            variant = replace(variant, integers=integer_share(graph))
+            variant = replace(variant, integers=integer_share(graph), differences=found)
             self.lowered[variant.id] = lowered, planned
             self.meanings[variant.id] = meaning
             twin = None

@@ -25,6 +25,7 @@ def quantize(args: argparse.Namespace, display: Display) -> int:
     output = args.output or Path(args.model).with_suffix(f".{suffix}.onnx")
     if args.eval is not None and args.max_drop is None:
         raise UsageError("there is nothing to evaluate for", where="--eval", hint="--max-drop 0.01")
+    given = Recovery(args.equalize, args.smooth, args.rounding, args.bias_correction)
     options = QuantizeOptions(
         scheme=args.scheme,
         formula=args.formula,
@@ -39,7 +40,7 @@ def quantize(args: argparse.Namespace, display: Display) -> int:
         samples=args.samples,
         shapes=arguments.shapes(args.shape),
         dims=arguments.single_dims(args.dim),
-        recovery=Recovery(args.equalize, args.smooth, args.rounding, args.bias_correction),
+        recovery=None if args.recover == "auto" and given == Recovery() else given,
         max_drop=args.max_drop,
         metric=None if args.eval is None else metric_of(load_name(args.eval), args.eval),
         gate=args.gate,

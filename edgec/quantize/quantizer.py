@@ -35,6 +35,7 @@ from edgec.quantize.overrides import Overrides
 from edgec.quantize.plan import Plan, Ranges, structure
 from edgec.quantize.profiles import Profile, resolve
 from edgec.quantize.reader import CalibrationData
+from edgec.quantize.recover.choose import choose
 from edgec.quantize.recover.recovery import Recovery
 from edgec.quantize.schemes import Scheme, scheme_of
 from edgec.quantize.speed import gate, gated, target_of
@@ -67,7 +68,8 @@ class QuantizeOptions:
         samples: at most so many are calibrated with; None for all.
         shapes: whole shapes by input name.
         dims: sizes by symbolic dimension; they are fixed in the result.
-        recovery: what is done so that it costs less accuracy.
+        recovery: what is done so that it costs less accuracy; None for what serves the model best
+            of `edgec.quantize.recover.choose`.
         max_drop: how much worse than the float model the result may be, by `metric`, or without
             one in its outputs; layers are raised on a ladder until that holds. None for any.
         gate: what leaves layers in floats that are no faster in integers on the target that
@@ -89,7 +91,7 @@ class QuantizeOptions:
     samples: int | None = None
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
-    recovery: Recovery = field(default_factory=Recovery)
+    recovery: Recovery | None = field(default_factory=Recovery)
     max_drop: float | None = None
     metric: Metric | None = None
     gate: str = "off"
@@ -156,9 +158,8 @@ def quantize_model(
     if options.formula != "linear":
         raise UsageError(f"{scheme.name} has no {options.formula} weights", where="--formula")
     samples = _samples(graph, data, options, notes)
-    options.recovery.before(graph, samples)
-    ranges, count = measure(graph, profile, samples, options, notes, on_event)
-    maker = Maker(graph, profile, ranges, samples, exclude, options.recovery)
+    recovery = options.recovery or _chosen(graph, profile, samples, options, notes, on_event)
+    maker, count = _calibrated(graph, profile, samples, recovery, options, notes, on_event)
     verdict = gate(maker, options.profile, options.gate, notes, on_event)
     if verdict is not None:
         maker = gated(maker, verdict)
@@ -176,8 +177,40 @@ def quantize_model(
     if not plan.units:
         notes.append("nothing of the model is worth quantizing")
     if options.io_dtype != "float":
-        notes += _border(model, graph, plan, ranges, options.io_dtype)
+        notes += _border(model, graph, plan, maker.ranges, options.io_dtype)
     return Quantized(model, graph, plan, scheme, count, [*notes, *plan.notes], kept, verdict)
+
+
+def _calibrated(
+    graph: Graph,
+    profile: Profile,
+    samples: Iterable[Sample],
+    recovery: Recovery,
+    options: QuantizeOptions,
+    notes: list[str],
+    on_event: OnEvent,
+) -> tuple[Maker, int]:
+    """What makes quantized models of `graph`, which is changed, and of how many samples."""
+    recovery.before(graph, samples)
+    ranges, count = measure(graph, profile, samples, options, notes, on_event)
+    exclude = (*options.exclude, *options.overrides.floats)
+    return Maker(graph, profile, ranges, samples, exclude, recovery), count
+
+
+def _chosen(
+    graph: Graph,
+    profile: Profile,
+    samples: Iterable[Sample],
+    options: QuantizeOptions,
+    notes: list[str],
+    on_event: OnEvent,
+) -> Recovery:
+    def quantize(twin: Graph, recovery: Recovery, half: Iterable[Sample]) -> onnx.ModelProto:
+        return _calibrated(twin, profile, half, recovery, options, [], on_event)[0].model()[1]
+
+    recovery, why = choose(graph, samples, quantize)
+    notes += [why] if why else []
+    return recovery
 
 
 def profile_of(options: QuantizeOptions) -> Profile:
@@ -198,7 +231,8 @@ def profile_of(options: QuantizeOptions) -> Profile:
 def _check_uncalibrated(options: QuantizeOptions) -> None:
     """Raises UsageError for an option that only calibrated schemes have."""
     given = {
-        "--equalize, --smooth, --rounding or --bias-correction": options.recovery != Recovery(),
+        "--equalize, --smooth, --rounding or --bias-correction": options.recovery
+        not in (None, Recovery()),
         "--io-dtype": options.io_dtype != "float",
     }
     for name, used in given.items():

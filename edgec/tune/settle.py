@@ -4,11 +4,13 @@ A kernel reads what another has just written. Where the two divide an image amon
 different ways, by rows and by channels, much of what a thread reads lies in another core's cache,
 which measuring a kernel by itself does not show. So at the end every kernel is timed in the model
 compiled by the records, beside the model of the rules. Where records made the model slower there,
-they are corrected, and the kernel's next best choice takes their place, until none does.
+they are corrected, and the kernel's next best choice takes their place, for as long as that makes
+the model faster: what one kernel loses may be another's fault.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +30,7 @@ from edgec.tune.record import Record, features_key, timestamp
 from edgec.tune.records import Store
 
 ATTEMPTS = 3
-"""So many times the model is compiled by corrected records at most."""
+"""So many times records are corrected at most."""
 
 TURNS = 3
 """Profiles of each of the two models, in alternation."""
@@ -100,19 +102,28 @@ def settle(
     """
     kernels = set(neighbours.structure.values())
     lookup = Lookup((("records", store),), origin.threads)
-    corrected: set[str] = set()
-    for _ in range(ATTEMPTS):
+    corrections: list[Record] = []
+    replaced: list[Record] = []
+    least = math.inf
+    for attempt in range(ATTEMPTS + 1):
         found = lookup.find(kernels, SPACE_VERSION, features_key(origin.target))
         if not found:
             break
         before, after = _alternate(by_rule, compiled(), sample, origin.threads)
+        share = sum(after.values()) / sum(before.values())
+        if share >= least:
+            store.append(*(replace(record, date=timestamp()) for record in replaced))
+            del corrections[-len(replaced) :]
+            break
+        least = share
         tuned = {structure: choice.record for structure, choice in found.items()}
-        wrong = neighbours.slower(tuned, before, after)
+        wrong = neighbours.slower(tuned, before, after) if attempt < ATTEMPTS else []
         if not wrong:
             break
         store.append(*wrong)
-        corrected |= {record.kernel for record in wrong}
-    return len(corrected)
+        corrections += wrong
+        replaced = [tuned[record.kernel] for record in wrong]
+    return len({record.kernel for record in corrections})
 
 
 def _alternate(first: Path, second: Path, sample: Sample, threads: int) -> tuple[Seconds, Seconds]:
