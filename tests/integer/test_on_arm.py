@@ -13,7 +13,7 @@ import pytest
 
 from edgec.program import Tensor
 from edgec.qdq.meaning import meaning_of
-from edgec.verify import reference
+from edgec.reference import reference
 
 Edgec = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
