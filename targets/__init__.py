@@ -79,6 +79,7 @@ class Target:
     gpu_arch: str = ""
     jetpack: str = ""
     cuda: str = ""
+    cuda_path: str = ""
 
     @property
     def link_triple(self) -> str:
@@ -100,8 +101,10 @@ class Target:
         return not {"f16c", "asimd", "vfpv4"}.isdisjoint(self.cpu_flags)
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says of the target: everything, so that `from_facts` makes it again."""
+        """What the manifest says of the target: everything, so that `from_facts` makes it again, but
+        for the place of a toolkit on this machine."""
         facts = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        del facts["cuda_path"]
         return facts | {"optional": dict(self.optional), "cores": dict(self.cores)}
 
 
