@@ -137,15 +137,16 @@ def _of_toolkit(folder: Path, major: int) -> Nvrtc:
             where=str(folder),
             hint="--cuda-path names the folder of a CUDA toolkit, such as /usr/local/cuda-12.6",
         )
-    library = Nvrtc(found[0])
-    if library.version[0] != major:
-        raise TargetError(
-            f"its NVRTC is {'.'.join(map(str, library.version))}: the target's driver loads code "
-            f"of CUDA {major} only",
-            where=str(found[0]),
-            hint=f"name a toolkit of CUDA {major}, or leave --cuda-path out",
-        )
-    return library
+    libraries = [Nvrtc(path) for path in found]
+    for library in libraries:
+        if library.version[0] == major:
+            return library
+    raise TargetError(
+        f"its NVRTC is {'.'.join(map(str, libraries[0].version))}: the target's driver loads code "
+        f"of CUDA {major} only",
+        where=libraries[0].path,
+        hint=f"name a toolkit of CUDA {major}, or leave --cuda-path out",
+    )
 
 
 class Nvrtc:

@@ -90,7 +90,7 @@ def toolkit(folder: Path, cuda: str, places: str = "targets/x86_64-linux/lib") -
     library = Path(nvrtc(cuda).path)
     where = folder / places
     where.mkdir(parents=True)
-    for each in library.parent.glob("libnvrtc*"):
+    for each in (library, *library.parent.glob("libnvrtc-builtins*")):
         (where / each.name).symlink_to(each)
     return str(folder)
 
