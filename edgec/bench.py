@@ -25,10 +25,11 @@ from edgec.floors import find_floors
 from edgec.peaks import processor_name
 from edgec.peers import PEERS, EngineError, EngineProcess
 from edgec.program import Tensor
+from edgec.reference import read_model
 from edgec.runtime.load import read_manifest
 from edgec.targets import host
 from edgec.trials import LEVEL, OnEvent, Setting, Started, Trials, peer_files, start
-from edgec.verify import read_model, static_inputs
+from edgec.verify import static_inputs
 
 THREADS = (1, 2)
 STARTS = 3

@@ -4,16 +4,18 @@ Floats agree where abs(a - b) <= 1e-4 abs(b) + 1e-5 max abs(b). The maximum is t
 the channel axis, not over the whole output, so that a quiet channel is not hidden by a loud one.
 NaN and infinities must stand in the same places. A deep model can amplify the rounding of its
 sums beyond that; what ONNX Runtime's own optimisations do to its result is the measure
-(`OWN_RATIO`), the only one behind dynamic quantization (`edgec.flips`). Where its functions are not
-as exact as that, `edgec.floors` knows. Everything else is compared exactly, apart from elements
-that `edgec.choices` justifies.
+(`OWN_RATIO`). Half precision, and quantization of computed numbers, move results farther still:
+there `Moved` results, as right as the expected ones, tell how far. Where ONNX Runtime's functions
+are not as exact as their results suggest, `edgec.floors` knows. Everything else is compared
+exactly, apart from elements that `edgec.choices` justifies.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes
@@ -33,13 +35,28 @@ OWN_RATIO = 4.0
 """Where ONNX Runtime's own optimisations move a result by more than a quarter of the tolerance, the
 model amplifies rounding: then this many times their error is allowed, and said."""
 MOST_TOLERANCES = 4.0
-"""What is never exceeded, however far ONNX Runtime differs from itself, but behind a dynamic
-quantization."""
+"""What is never exceeded, however far ONNX Runtime differs from itself."""
+MOST_MOVED = 0.5
+"""Of the largest value in the channel: an output that rounding moves farther cannot be told from a
+wrong one."""
 WARN_RATIO = 8.0
 """An error this many times ONNX Runtime's own is a warning."""
 
 _FLOOR = float(np.finfo(np.float32).eps) / (RTOL + ATOL)
 """One rounding of float32 in units of the tolerance: less than that is no error to compare with."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A result as right as the expected one, of an output that rounding moves far.
+
+    Errors are right up to `ratio` times the error of `result`, both at the largest and in mean
+    square; there may be several, of which the one that allows most counts. Errors are in units of
+    the largest magnitude in the channel, and never right beyond `MOST_MOVED`.
+    """
+
+    result: Array
+    ratio: float
 
 
 @dataclass(frozen=True)
@@ -49,8 +66,10 @@ class TensorReport:
     `error` is the largest error in units of its tolerance: above 1 is a failure, and infinite where
     elements differ that must be equal. `index` is where that was, `expected` and `actual` are the
     values there. `wrong` and `ties` count elements: beyond tolerance, and different but justified.
-    `ort_error` is what `error` would be for ONNX Runtime with its own optimisations on. `fault`
-    says where not even the dtype or the shape is right.
+    `ort_error` is what `error` would be for ONNX Runtime with its own optimisations on. Of an
+    output with `Moved` results, `share` is the largest error in parts of its channel's largest
+    value, and `moved` the largest that is right. `fault` says where not even the dtype or the shape
+    is right.
     """
 
     name: str
@@ -67,12 +86,19 @@ class TensorReport:
     actual: str = ""
     sqnr_db: float = math.inf
     ort_error: float | None = None
+    share: float | None = None
+    moved: float | None = None
     fault: str = ""
 
     @property
     def problem(self) -> str:
         """What is wrong: the fault, or how many values are; empty where the output is right."""
         wrong = f"{self.wrong} of {self.values} values are wrong" if self.wrong else ""
+        worst = self.expected + self.actual
+        if wrong and self.moved is not None and ("nan" in worst or "inf" in worst):
+            wrong += ", some NaN or infinite that should not be, or the other way about"
+        elif wrong and self.moved is not None:
+            wrong += f": {self.share:.2g} of the largest, {self.moved:.2g} would be right"
         return self.fault or wrong
 
     @property
@@ -83,6 +109,11 @@ class TensorReport:
     @property
     def warning(self) -> str:
         """Says so where the error is far above ONNX Runtime's own; empty otherwise."""
+        if self.error > 1 and self.moved is not None:
+            return (
+                f"output {self.name!r}: off by {self.share:.2g} of its largest value; rounding "
+                f"inside the model moves it by as much as {self.moved:.2g}"
+            )
         if self.error > 1 and self.ort_error is not None:
             return (
                 f"output {self.name!r}: the error is {self.error:.1f} tolerances; ONNX Runtime's "
@@ -119,10 +150,23 @@ class TensorReport:
 def tolerance(expected: Array, channel_axis: int | None = None) -> Array:
     """What each element may be off by, float64, of the shape of `expected`.
 
+    Half precision may be off by 4 roundings.
+    """
+    rounding = float(ml_dtypes.finfo(expected.dtype).eps)  # type: ignore[no-untyped-call]
+    wider = max(1.0, 4 * rounding / RTOL)
+    magnitude = _magnitude(expected)
+    finite = np.where(np.isfinite(magnitude), magnitude, 0.0)
+    allowed: Array = wider * (RTOL * finite + ATOL * _scale(expected, channel_axis))
+    return allowed
+
+
+def _scale(expected: Array, channel_axis: int | None) -> Array:
+    """The largest finite magnitude in each channel, in a shape that goes with that of `expected`.
+
     The channel axis is 1; the last one of matrices and of boxes or sequences (rank 3). Where an
     index of it owns fewer than `FEW` values (a row of scores, the two states of an LSTM), or copies
     of one (a transformer's tokens, all zeros), or there is none, they have no scale of their own,
-    and the maximum is over the whole output. Half precision may be off by 4 roundings.
+    and the maximum is over the whole output.
     """
     rank = expected.ndim
     axis = channel_axis if channel_axis is not None else 1 if rank > 3 else rank - 1
@@ -131,11 +175,8 @@ def tolerance(expected: Array, channel_axis: int | None = None) -> Array:
     others = tuple(i for i in range(rank) if i != axis % rank) if rank > 1 else None
     if others is None or finite.size < FEW * finite.shape[axis] or _copies(expected, others):
         others = None
-    scale = finite.max(axis=others, keepdims=True, initial=0.0)
-    rounding = float(ml_dtypes.finfo(expected.dtype).eps)  # type: ignore[no-untyped-call]
-    wider = max(1.0, 4 * rounding / RTOL)
-    allowed: Array = wider * (RTOL * finite + ATOL * scale)
-    return allowed
+    scale: Array = finite.max(axis=others, keepdims=True, initial=0.0)
+    return scale
 
 
 def _copies(values: Array, axes: tuple[int, ...]) -> bool:
@@ -153,14 +194,14 @@ def compare(
     justify: Mapping[str, Justify] | None = None,
     channel_axes: Mapping[str, int] | None = None,
     floors: Mapping[str, float] | None = None,
-    flips: Collection[str] = (),
+    moved: Mapping[str, Sequence[Moved]] = MappingProxyType({}),
 ) -> list[TensorReport]:
     """A report for every output of `expected`, in order, and one for each that is not in it.
 
     `ort` holds ONNX Runtime's own optimised outputs, `justify` the rules of outputs that compare
     floats to choose integers, `channel_axes` the channel axis of outputs where the usual is wrong,
     `floors` the least tolerance of outputs whose values are less exact than their size suggests,
-    `flips` the outputs behind a dynamic quantization.
+    `moved` results as right as the expected ones.
     """
     reports = []
     for name, wanted in expected.items():
@@ -174,10 +215,15 @@ def compare(
         own = None
         if ort is not None and _inexact(wanted.dtype):
             own = compare_tensor(name, wanted, ort[name], channel_axis=axis, floor=floor).error
-        most = math.inf if name in flips else MOST_TOLERANCES
-        limit = min(max(1.0, OWN_RATIO * (own or 0.0)), most)
         report = compare_tensor(
-            name, wanted, actual[name], justify=rule, channel_axis=axis, limit=limit, floor=floor
+            name,
+            wanted,
+            actual[name],
+            justify=rule,
+            channel_axis=axis,
+            limit=min(max(1.0, OWN_RATIO * (own or 0.0)), MOST_TOLERANCES),
+            floor=floor,
+            moved=moved.get(name, ()),
         )
         reports.append(replace(report, ort_error=own))
     for name in actual.keys() - expected.keys():
@@ -196,8 +242,10 @@ def compare_tensor(
     channel_axis: int | None = None,
     limit: float = 1.0,
     floor: float = 0.0,
+    moved: Sequence[Moved] = (),
 ) -> TensorReport:
-    """Compare one output of one sample; errors up to `limit` tolerances are no fault.
+    """Compare one output of one sample; errors up to `limit` tolerances are no fault, nor are those
+    that `moved` results allow.
 
     No tolerance is less than `floor`.
     """
@@ -213,6 +261,11 @@ def compare_tensor(
         return report
     error, difference = _errors(expected, actual, channel_axis, floor)
     different = error > limit
+    if moved and _inexact(expected.dtype):
+        share, allowed, right = _as_moved(expected, actual, moved, channel_axis)
+        report = replace(report, share=share, moved=allowed)
+        if right:
+            different &= np.isinf(error)
     ties = np.zeros_like(different)
     if justify is not None and different.any():
         ties = different & justify(expected, actual)
@@ -251,6 +304,25 @@ def _errors(
     error = np.full(expected.shape, math.inf)
     np.divide(difference, allowed, out=error, where=finite & (allowed > 0))
     return np.where(same, 0.0, error), difference
+
+
+def _as_moved(
+    expected: Array, actual: Array, moved: Sequence[Moved], channel_axis: int | None
+) -> tuple[float, float, bool]:
+    """The largest error, in parts of the channel's largest value, the largest that is right, and
+    whether that and the mean square are."""
+    scale = _scale(expected, channel_axis)
+
+    def measured(given: Array) -> Array:
+        difference = np.abs(_wide(given) - _wide(expected))
+        parts = np.divide(difference, scale, out=np.zeros_like(difference), where=scale > 0)
+        finite = parts[np.isfinite(parts)]
+        return np.array([finite.max(initial=0.0), math.sqrt(np.square(finite).sum())])
+
+    limits = np.max([each.ratio * measured(each.result) for each in moved], axis=0)
+    limits[0] = min(limits[0], MOST_MOVED)
+    errors = measured(actual)
+    return float(errors[0]), float(limits[0]), bool((errors <= limits).all())
 
 
 def _inexact(dtype: np.dtype[Any]) -> bool:

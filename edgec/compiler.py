@@ -62,6 +62,7 @@ from edgec.proof import (
 )
 from edgec.qdq import described, has_integers, integer_share, is_quantized
 from edgec.qdq.differences import Difference, differences, summary
+from edgec.reference import read_model
 from edgec.rewrite import Event, PassReport, optimize
 from edgec.runtime.load import read_manifest
 from edgec.shelf import Shelf
@@ -69,7 +70,6 @@ from edgec.states import check_states, suggest_states
 from edgec.targets import Target
 from edgec.tune.lookup import Chooser, Lookup
 from edgec.variant import OnEvent, Workshop
-from edgec.verify import read_model
 
 if TYPE_CHECKING:
     from edgec.lower.extract import Lowered

@@ -44,6 +44,9 @@ _MOVERS = frozenset(
 # The bits of a number, and what ONNX defines as a function with constants of float32.
 _FLOAT32_ALONE = frozenset(("BitCast", "MeanVarianceNormalization"))
 
+# Whose constants bound a result: one beyond the range bounds nothing.
+_BOUNDS = frozenset(("Clip", "Max", "Min"))
+
 # Whose constants are factors: each element counts, not only the largest.
 _FACTORS = frozenset(("Div", "Mul", "PRelu"))
 
@@ -118,6 +121,8 @@ class Narrow(Pass):
         for i in _narrowed(node, graph, self.dtype):
             if isinstance(node.inputs[i], Constant):
                 _check_constant(node.inputs[i], self.dtype, node.op in _FACTORS)
+            else:
+                _check_origin(node.inputs[i], self.dtype)
 
 
 class _Change:
@@ -258,6 +263,25 @@ def _narrowed(node: Node, graph: Graph, dtype: np.dtype[Any]) -> list[int]:
         for i, tensor in enumerate(node.inputs)
         if tensor.dtype == _FLOAT32 and _formal(node.op, graph.opset, i, True) in kinds
     ]
+
+
+def _check_origin(tensor: Variable, dtype: np.dtype[Any]) -> None:
+    """Skip where `tensor` was made by a constant beyond the range of `dtype`, as masks are."""
+    maker = tensor.inputs[0] if tensor.inputs else None
+    while maker is not None and maker.op in _MOVERS and maker.inputs[0].inputs:
+        maker = maker.inputs[0].inputs[0]
+    if maker is None or maker.op in _BOUNDS:
+        return
+    for constant in maker.inputs:
+        if isinstance(constant, Constant) and constant.dtype == _FLOAT32:
+            largest = _largest(constant)
+            if largest > float(ml_dtypes.finfo(dtype).max):  # type: ignore[no-untyped-call]
+                raise Skip(f"{tensor.name} is made by a constant of {largest:.3g}, beyond {dtype}")
+
+
+def _largest(constant: Constant) -> float:
+    size = np.abs(constant.values.astype(np.float64))
+    return float(size[np.isfinite(size)].max(initial=0.0))
 
 
 def _check_constant(tensor: Constant, dtype: np.dtype[Any], each_counts: bool) -> None:

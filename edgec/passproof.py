@@ -38,9 +38,9 @@ from edgec.narrowproof import NARROW, ORDINARY, probed
 from edgec.narrowproof import complaint as narrow_complaint
 from edgec.peers import EngineError
 from edgec.program import Tensor
+from edgec.reference import Reference
 from edgec.rewrite import AnyPass, Numerics
 from edgec.tensors import numpy_dtype
-from edgec.verify import Reference
 
 SYMBOLIC_SIZE = 2
 """What a dimension that has no size is run with."""

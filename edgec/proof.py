@@ -17,6 +17,7 @@ import onnx
 
 from edgec.arrays import Array
 from edgec.cache import Cache
+from edgec.compare import Moved
 from edgec.data import Sample, index_limits, open_data
 from edgec.emit.artifact import Variant
 from edgec.emit.cuda_nvrtc import has_gpu_part
@@ -28,8 +29,9 @@ from edgec.errors import VerifyError
 from edgec.gpus import local_gpus
 from edgec.program import Extent, Tensor
 from edgec.runtime.load import load
+from edgec.standard import Standard
 from edgec.targets import Target, emulator, runs_here
-from edgec.verify import Reference, verify
+from edgec.verify import verify
 
 GOLDEN_SEED = 1
 
@@ -44,8 +46,8 @@ LEVELS: tuple[Proof, ...] = ("none", "host-twin", "emulated", "device")
 
 @dataclass(frozen=True)
 class Golden:
-    """One sample and what ONNX Runtime, optimisations off, makes of it; by name of outputs behind a
-    quantization of computed numbers (`edgec.flips`), how far its optimisations move any value."""
+    """One sample and what ONNX Runtime, optimisations off, makes of it; by name of outputs that
+    rounding moves far (`edgec.standard`), how far that may be."""
 
     inputs: Sequence[Tensor]
     outputs: Sequence[Tensor]
@@ -85,7 +87,7 @@ def _golden(
     outputs: Sequence[Tensor],
     states: Sequence[tuple[str, str]],
 ) -> Golden:
-    with Reference(model, or_onnx=True) as oracle:
+    with Standard(model) as oracle:
         limits = index_limits(oracle.model)
         drawn = next(iter(open_data(inputs, ["random"], seed=GOLDEN_SEED, limits=limits)))
         sample = golden_inputs(drawn, inputs)
@@ -93,8 +95,10 @@ def _golden(
         for name in remembered:
             sample[name] = np.zeros_like(sample[name])
         expected, _ = oracle.run(sample)
-        own = oracle.baseline(sample) if oracle.flips else None
-        moved = {} if own is None else {n: _moved(expected[n], own[n]) for n in oracle.flips}
+        moved = {
+            name: max((_distance(expected[name], each) for each in results), default=0.0)
+            for name, results in oracle.moved(sample).items()
+        }
     produced = {name for name, _ in states}
     return Golden(
         [tensor for tensor in inputs if tensor.name not in remembered],
@@ -105,9 +109,9 @@ def _golden(
     )
 
 
-def _moved(expected: Array, own: Array) -> float:
-    differences = np.abs(expected.astype(np.float64) - own)
-    return float(np.nanmax(differences, initial=0.0))
+def _distance(expected: Array, moved: Moved) -> float:
+    differences = np.abs(expected.astype(np.float64) - moved.result)
+    return moved.ratio * float(np.max(differences, initial=0.0, where=np.isfinite(differences)))
 
 
 def means_of_proof(target: Target) -> Proof:

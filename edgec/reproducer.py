@@ -21,9 +21,9 @@ from edgec.external import save_model, write_file
 from edgec.graph import Graph
 from edgec.passproof import Complaint, Outcome, check, outcomes, samples
 from edgec.peers import EngineError
+from edgec.reference import Reference
 from edgec.rewrite import AnyPass, optimize
 from edgec.tensors import Constant, Node, Variable, inner_graphs, inner_nodes
-from edgec.verify import Reference
 
 MAX_STEPS = 4
 """Rings of neighbours that are tried around the nodes of a rewrite."""

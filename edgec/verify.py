@@ -1,39 +1,28 @@
-"""Verification: a module's outputs against those of ONNX Runtime with its optimisations off.
-
-ONNX Runtime runs in a process of its own, so that a model that crashes it is an error message.
-"""
+"""Verification: a module's outputs against those of ONNX Runtime with its optimisations off."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import onnx
 
 from edgec.arrays import Array, save_npz
-from edgec.choices import find_choices
-from edgec.compare import Justify, TensorReport, compare
+from edgec.compare import TensorReport, compare
 from edgec.data import Sample, TensorLike, index_limits, open_data
 from edgec.errors import DataError, ModelError, VerifyError
-from edgec.external import load_external
-from edgec.flips import find_flips
-from edgec.floors import find_floors
 from edgec.packing import typed
-from edgec.peers import EngineError, EngineProcess
+from edgec.peers import EngineError
 from edgec.program import Tensor
 from edgec.report import table
-from edgec.widen import restored, widen, widened
+from edgec.standard import Standard
 
 RANDOM_SAMPLES = 2
-LIMIT_S = 300.0
-"""For ONNX Runtime to load the model, and for each run: a foreign model may loop for ever."""
 
 
 class Runnable(Protocol):
@@ -115,136 +104,6 @@ class Mismatch(VerifyError):
         self.report = report
 
 
-class Reference:
-    """ONNX Runtime on one model, optimisations off; use it as a context manager.
-
-    A second session, started when asked for, has them on: a measure of what rounding alone does.
-    Where ONNX Runtime cannot load the model and `or_onnx` is set, ONNX's reference implementation
-    takes its place, and `warning` says so. Raises `VerifyError` where no engine can load it.
-    """
-
-    def __init__(
-        self, model: onnx.ModelProto | str | os.PathLike[str], *, or_onnx: bool = False
-    ) -> None:
-        self.model = read_model(model)
-        self.choices = find_choices(self.model)
-        self.floors = find_floors(self.model)
-        self.flips = find_flips(self.model)
-        self._stack = ExitStack()
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-"))
-        self._paths = {False: Path(folder) / "probed.onnx", True: Path(folder) / "model.onnx"}
-        for optimized, plain in ((False, self._probed()), (True, self._copy())):
-            self._types = widen(plain)
-            self._paths[optimized].write_bytes(plain.SerializeToString())
-        self._engines: dict[bool, EngineProcess] = {}
-        self._engine = "onnxruntime"
-        self.warning = ""
-        try:
-            self._load(or_onnx)
-        except EngineError as error:
-            self.close()
-            raise VerifyError(f"ONNX Runtime cannot load the model: {error.what}") from error
-        except BaseException:
-            self.close()
-            raise
-
-    def _load(self, or_onnx: bool) -> None:
-        try:
-            self._start(optimize=False)
-        except EngineError as error:
-            if not or_onnx:
-                raise
-            self._engines.pop(False).close()
-            self._engine = "onnx"
-            try:
-                self._start(optimize=False)
-            except EngineError:
-                raise error from None
-            self.warning = "checked against onnx's reference: ONNX Runtime cannot load the model"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the processes and remove the temporary files."""
-        for engine in self._engines.values():
-            engine.close()
-        self._stack.close()
-
-    def run(self, inputs: Mapping[str, Array]) -> tuple[Sample, dict[str, Justify]]:
-        """The expected outputs of a sample, and the rules of those that compare floats.
-
-        Raises `EngineError` where ONNX Runtime fails; the next sample finds a fresh process.
-        """
-        values = self._run(False, inputs)
-        outputs = {output.name: values[output.name] for output in self.model.graph.output}
-        return outputs, {name: choice.rule(values) for name, choice in self.choices.items()}
-
-    def baseline(self, inputs: Mapping[str, Array]) -> Sample | None:
-        """The outputs of ONNX Runtime with its optimisations on; None where there are none."""
-        if self._engine != "onnxruntime":
-            return None
-        try:
-            return self._run(True, inputs)
-        except EngineError:
-            return None
-
-    def _run(self, optimize: bool, inputs: Mapping[str, Array]) -> Sample:
-        try:
-            if optimize not in self._engines:
-                self._start(optimize)
-            taken, given = self._types
-            return restored(self._engines[optimize].run(widened(inputs, taken)), given)
-        except EngineError:
-            self._engines.pop(optimize).close()
-            raise
-
-    def _start(self, optimize: bool) -> None:
-        engine = self._engines[optimize] = EngineProcess(self._engine, LIMIT_S)
-        engine.load(self._paths[optimize], threads=1, optimize=optimize)
-
-    def _copy(self) -> onnx.ModelProto:
-        copied = onnx.ModelProto()
-        copied.CopyFrom(self.model)
-        return copied
-
-    def _probed(self) -> onnx.ModelProto:
-        """The model with the probes of its choices as further outputs."""
-        outputs = {output.name for output in self.model.graph.output}
-        probes = dict.fromkeys(name for c in self.choices.values() for name in c.probes)
-        probed = self._copy()
-        probed.graph.output.extend(
-            onnx.ValueInfoProto(name=name) for name in probes if name not in outputs
-        )
-        return probed
-
-
-def reference(
-    model: onnx.ModelProto | str | os.PathLike[str], inputs: Mapping[str, Array]
-) -> Sample:
-    """The outputs of `model` by ONNX Runtime, optimisations off."""
-    with Reference(model) as engine:
-        return engine.run(inputs)[0]
-
-
-def read_model(model: onnx.ModelProto | str | os.PathLike[str]) -> onnx.ModelProto:
-    """The model with its external data. `ModelError` unless it is one."""
-    if isinstance(model, onnx.ModelProto):
-        return model
-    path = Path(model)
-    try:
-        read = onnx.load_model(path, load_external_data=False)
-    except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except Exception as error:
-        raise ModelError("not an ONNX model, or a truncated one", where=str(path)) from error
-    load_external(read, path.parent)
-    return read
-
-
 def static_inputs(model: onnx.ModelProto) -> list[Tensor]:
     """The inputs of `model` that no initializer fills. `ModelError` where a shape is not known."""
     filled = {tensor.name for tensor in model.graph.initializer}
@@ -286,7 +145,7 @@ def verify(
     """
     report = VerifyReport()
     failed: tuple[Sample, Sample, Sample] | None = None
-    with Reference(model, or_onnx=True) as oracle:
+    with Standard(model) as oracle:
         report.oracle = oracle.warning
         if specs is None:
             specs = static_inputs(oracle.model)
@@ -300,6 +159,7 @@ def verify(
                 report.skipped.append(f"{name}: {error.what}")
                 continue
             own = oracle.baseline({**sample, **state})
+            moved = oracle.moved({**sample, **state})
             actual = {
                 name: typed(array, expected[name].dtype.name, expected[name].shape)
                 if name in expected
@@ -316,7 +176,7 @@ def verify(
                 justify=rules,
                 channel_axes=channel_axes,
                 floors=oracle.floors,
-                flips=oracle.flips,
+                moved=moved,
             )
             report.samples += 1
             report.tensors = _merged(report.tensors, found)

@@ -17,9 +17,9 @@ from edgec.cli import main
 from edgec.graph import Graph, load
 from edgec.optimizer import Pipeline, optimize_model
 from edgec.passproof import PassProof
+from edgec.reference import Reference
 from edgec.rewrite import Numerics, Rewrite, Skip
 from edgec.tensors import Node
-from edgec.verify import Reference
 
 PASS = '''
 from dataclasses import dataclass

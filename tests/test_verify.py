@@ -21,7 +21,8 @@ from edgec.errors import ModelError, VerifyError
 from edgec.floors import find_floors
 from edgec.peers import EngineError
 from edgec.program import Tensor
-from edgec.verify import Mismatch, Reference, VerifyReport, reference, verify
+from edgec.reference import Reference, reference
+from edgec.verify import Mismatch, VerifyReport, verify
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "models"
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgec.arrays import Array
-from edgec.compare import OWN_RATIO
 from edgec.emit.glue import Tolerance
 from edgec.packing import is_packed, pack
 from edgec.program import Extent, Tensor, aligned, bits_of
@@ -58,12 +57,12 @@ def _head(array: Array) -> Array:
 def tolerances(
     outputs: Sequence[Tensor], expected: Mapping[str, Array], moved: Mapping[str, float]
 ) -> list[Tolerance]:
-    """What the self-test allows each output: nothing for integers, but as much as the reference
-    itself has `moved` by several times over."""
+    """What the self-test allows each output: nothing for integers, but what rounding may have
+    `moved` it by."""
     found = []
     for tensor in outputs:
         values = expected[tensor.name]
-        own = OWN_RATIO * moved.get(tensor.name, 0.0)
+        own = moved.get(tensor.name, 0.0)
         if np.issubdtype(values.dtype, np.integer) or values.dtype == np.bool_:
             found.append(Tolerance(0.0, own))
             continue

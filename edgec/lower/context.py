@@ -69,6 +69,11 @@ OUT_ELEMENTWISE_FUSABLE = 4
 but nothing of what comes before: it reads each of its inputs several times."""
 
 
+ELEMENTWISE = "edgec.elementwise"
+"""Attribute of a kernel that TVM is to fuse as one that works element by element, though it reads
+more than an element of one of its inputs."""
+
+
 def held_dtype(dtype: Any) -> str:
     """The TVM dtype that holds elements of a numpy dtype; raises Refused for strings."""
     name = np.dtype(dtype).name

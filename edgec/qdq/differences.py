@@ -21,7 +21,7 @@ from edgec.arrays import Array
 from edgec.data import TensorLike, index_limits, open_data
 from edgec.errors import VerifyError
 from edgec.peers import EngineError
-from edgec.verify import Reference
+from edgec.reference import Reference
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _SAME_VALUES = frozenset(

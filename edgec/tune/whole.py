@@ -14,9 +14,9 @@ from edgec.peers import EngineProcess
 from edgec.plan import Plan
 from edgec.profile import profile
 from edgec.program import Call, Repeat, Select, Step
+from edgec.reference import read_model
 from edgec.runtime.load import load
 from edgec.tune.measure import Kernel, Measurer
-from edgec.verify import read_model
 
 OnEvent = Callable[[dict[str, Any]], None]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgec.peers import EngineError
-from edgec.verify import reference
+from edgec.reference import reference
 
 from .conftest import ROOT, OnTwin
 

@@ -15,8 +15,8 @@ from edgec.gpus import Gpu, local_gpus
 from edgec.graph import load as load_graph
 from edgec.options import Options
 from edgec.passes import PASSES
+from edgec.reference import reference
 from edgec.rewrite import optimize, parse
-from edgec.verify import reference
 
 from .conftest import ROOT
 

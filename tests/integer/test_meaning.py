@@ -12,8 +12,8 @@ from edgec.cache import Cache
 from edgec.compiler import compile_model
 from edgec.program import Tensor
 from edgec.qdq.meaning import meaning_of
+from edgec.reference import reference
 from edgec.runtime.load import load
-from edgec.verify import reference
 
 ROOT = Path(__file__).parents[2]
 KWS = ROOT.parent / "shared/models/mlperf_tiny_kws_int8_qdq.onnx"
