@@ -44,7 +44,7 @@ def by_edgec(
     options = QuantizeOptions(profile="x86", max_drop=drop, metric=metric)
     kept = quantize_model(model, data, options).kept
     assert kept is not None
-    return len(kept.floats), kept.drop
+    return len(kept.trial.raised), kept.trial.drop
 
 
 def main() -> None:

@@ -35,7 +35,8 @@ Feed = Mapping[str, np.ndarray]
 Judge = Callable[[Sequence[Feed], Sequence[Feed]], str]
 """From the outputs of the float and of the quantized model, for each fold, to words."""
 
-OPTIONS = {
+OPTIONS: dict[str, Recovery | None] = {
+    "default": None,
     "nearest": Recovery(),
     "equalize": Recovery(equalize=True),
     "smooth 0.5": Recovery(smooth=0.5),
@@ -133,8 +134,9 @@ def found(wanted: Sequence[Feed], given: Sequence[Feed]) -> str:
         for folds in (wanted, given)
     ]
     verdict = faces.judge(*sides)
-    parts = (100 * count / verdict.wanted for count in (verdict.kept, verdict.new))
-    return "{:.2f} % kept, {:.2f} % new".format(*parts)
+    counts = (verdict.kept, verdict.new, verdict.paired, verdict.unpaired)
+    parts = (100 * count / verdict.wanted for count in counts)
+    return "{:.2f} % kept, {:.2f} % new; one to one {:.2f} %, {:.2f} %".format(*parts)
 
 
 def chosen(scores: np.ndarray, boxes: np.ndarray) -> Iterator[np.ndarray]:

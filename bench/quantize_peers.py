@@ -19,6 +19,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.version_converter
+
+
+def at_least_13(path: Path) -> onnx.ModelProto:
+    """The model without initializers among its inputs, at an opset that has scales by channel."""
+    plain = onnx.load(path)
+    constants = {tensor.name for tensor in plain.graph.initializer}
+    for value in [v for v in plain.graph.input if v.name in constants]:
+        plain.graph.input.remove(value)
+    if plain.opset_import[0].version < 13:
+        plain = onnx.version_converter.convert_version(plain, 13)
+    return plain
 
 
 def by_onnxruntime(model: Path, feeds: list[dict[str, np.ndarray]], output: Path) -> None:
@@ -33,8 +45,9 @@ def by_onnxruntime(model: Path, feeds: list[dict[str, np.ndarray]], output: Path
             return next(self.left, None)
 
     with tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "model.onnx"
-        quant_pre_process(model, prepared, skip_symbolic_shape=True)
+        source, prepared = Path(folder) / "source.onnx", Path(folder) / "model.onnx"
+        onnx.save(at_least_13(model), source)
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
             output,
@@ -49,12 +62,7 @@ def by_onnxruntime(model: Path, feeds: list[dict[str, np.ndarray]], output: Path
 def by_nncf(model: Path, feeds: list[dict[str, np.ndarray]], output: Path) -> None:
     import nncf
 
-    plain = onnx.load(model)
-    constants = {tensor.name for tensor in plain.graph.initializer}
-    for value in [v for v in plain.graph.input if v.name in constants]:
-        plain.graph.input.remove(value)
-    if plain.opset_import[0].version < 13:
-        plain = onnx.version_converter.convert_version(plain, 13)
+    plain = at_least_13(model)
     onnx.save(nncf.quantize(plain, nncf.Dataset(feeds), subset_size=len(feeds)), output)
 
 

@@ -308,6 +308,13 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
         "--exclude", action="append", default=[], metavar="NODE|OP", help="leave it in floats"
     )
     parser.add_argument(
+        "--recover",
+        choices=("auto", "none"),
+        default="auto",
+        help="win accuracy back by what serves the model best on samples apart, which is the "
+        "default unless one of the next four is given, or by nothing",
+    )
+    parser.add_argument(
         "--equalize", action="store_true", help="equalize the weights of layers that follow another"
     )
     parser.add_argument(
@@ -323,7 +330,10 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
         "--bias-correction", action="store_true", help="fold the layers' mean errors into biases"
     )
     parser.add_argument(
-        "--max-drop", type=float, metavar="D", help="leave layers in floats until it costs no more"
+        "--max-drop",
+        type=float,
+        metavar="D",
+        help="raise layers to more bits, or floats, until it costs no more",
     )
     parser.add_argument(
         "--eval", metavar="FILE.py:NAME", help="what --max-drop is of; the file is executed"

@@ -61,6 +61,7 @@ from edgec.proof import (
     weaker,
 )
 from edgec.qdq import described, has_integers, integer_share, is_quantized
+from edgec.qdq.differences import Difference, differences, summary
 from edgec.reference import read_model
 from edgec.rewrite import Event, PassReport, optimize
 from edgec.runtime.load import read_manifest
@@ -314,7 +315,7 @@ class Compilation:
             )
             if self.options.level and self.options.stop_after is None and is_quantized(graph):
                 self.passes += optimize(graph, TO_INTEGERS, on_event=self.show)
-                if has_integers(graph):
+                if integer_share(graph):
                     self.note(described(graph))
         return graph
 
@@ -369,17 +370,24 @@ class Compilation:
                 self.note(f"'{pair[0]}' looks like the next '{pair[1]}': --state {'='.join(pair)}")
         meaning = graph.to_onnx() if has_integers(graph) else self.source
         golden = start_golden(meaning, inputs, outputs, self.options.states)
-        lowerings: dict[int, tuple[Lowered, Plan]] = {}
+        found: list[Difference] = []
+        if meaning is not self.source:
+            with self.stage("compare"):
+                found = differences(self.source, meaning, inputs)
+            if found:
+                self.note(summary(found))
+        lowerings: dict[tuple[int, str], tuple[Lowered, Plan]] = {}
         for target in chosen:
-            if target.channel_block not in lowerings:
+            form = target.channel_block, target.dots
+            if form not in lowerings:
                 with self.stage("lower"):
                     states = list(self.options.states)
                     lowered = lower_graph(graph, name, states, target, winograd)
                 with self.stage("plan"):
-                    lowerings[target.channel_block] = lowered, plan(lowered.program)
-            lowered, planned = lowerings[target.channel_block]
+                    lowerings[form] = lowered, plan(lowered.program)
+            lowered, planned = lowerings[form]
             variant = workshop.build(lowered, planned, target, dims, golden.result)
-            variant = replace(variant, integers=integer_share(graph))
+            variant = replace(variant, integers=integer_share(graph), differences=found)
             self.lowered[variant.id] = lowered, planned
             self.meanings[variant.id] = meaning
             twin = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgec.passes.convert_einsum import ConvertEinsum
+from edgec.passes.convert_functions_to_tables import ConvertFunctionsToTables
 from edgec.passes.convert_qdq_to_integer import ConvertQdqToInteger
 from edgec.passes.convert_qoperator_to_qdq import ConvertQoperatorToQdq
 from edgec.passes.convert_to_bfloat16 import ConvertToBfloat16
@@ -51,6 +52,7 @@ PASSES: dict[str, type[AnyPass]] = {
     kind.name: kind
     for kind in (
         ConvertEinsum,
+        ConvertFunctionsToTables,
         ConvertQdqToInteger,
         ConvertQoperatorToQdq,
         ConvertToBfloat16,
@@ -146,6 +148,7 @@ TO_INTEGERS: tuple[AnyPass, ...] = (
     ConvertQoperatorToQdq(),
     UnsignActivations(),
     SinkDequantize(),
+    ConvertFunctionsToTables(),
     ConvertQdqToInteger(),
     FoldConstants(),
     EliminateDead(),

@@ -11,8 +11,12 @@
     y = QuantizeLinear(MatMul(DequantizeLinear(a, s, z), DequantizeLinear(b, t, w)), u, v)
       =>   y = QuantizeLinear(Cast(MatMulInteger(a, b, z, w)) * (s * t / u), 1, v)
 
+    y = QuantizeLinear(Resize(DequantizeLinear(x, s, z)), u, v)
+      =>   y = QuantizeLinear(Resize(DequantizeLinear(x, 1, z)) * (s / u), 1, v)
+
 So Conv, Gemm and MatMul by constant weights, with the bias that an Add behind the latter adds,
-MatMul of two activations, Add, AveragePool, GlobalAveragePool and ReduceMean over height and width.
+MatMul of two activations, Add, AveragePool, GlobalAveragePool and ReduceMean over height and width;
+and Resize, whose means of integers are exact where its factors are powers of two.
 The result of a product may also stay in floats. Where two are multiplied or added, one of them may
 be constant.
 
@@ -43,7 +47,7 @@ from edgec.tensors import Constant, Node
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _MEANS = ("GlobalAveragePool", "ReduceMean")
-PATTERNS = (*_PRODUCTS, *_MEANS, "AveragePool", "Add")
+PATTERNS = (*_PRODUCTS, *_MEANS, "AveragePool", "Add", "Resize")
 """Operators that have an integer form."""
 
 
@@ -76,6 +80,8 @@ def _convert(graph: Graph, node: Node) -> tuple[Result, gs.Tensor]:
         raise Skip("its result is not quantized")
     if node.op == "Add":
         return end, _sum_of_two(graph, node, end)
+    if node.op == "Resize":
+        return end, _resized(graph, node, end)
     return end, _mean(graph, node, end)
 
 
@@ -93,6 +99,23 @@ def _sum_of_two(graph: Graph, node: Node, end: Result) -> gs.Tensor:
         terms.append(graph.insert(node, "DequantizeLinear", inputs).outputs[0])
     total = graph.insert(node, "Add", terms).outputs[0]
     return requantized(graph, node, total, end)
+
+
+def _resized(graph: Graph, node: Node, end: Result) -> gs.Tensor:
+    """Means of elements less their zero point, in steps of theirs."""
+    assert end.parameters is not None
+    x = activation(graph, node.inputs[0])
+    if x.scale == end.parameters.scale == 1.0:
+        raise Skip("it is in steps of its result")
+    one = graph.constant(np.array(1, np.float32), "scale")
+    zero = graph.constant(np.array(x.zero, np.uint8), "zero_point")
+    value = graph.insert(node, "DequantizeLinear", [x.tensor, one, zero]).outputs[0]
+    value = graph.insert(node, "Resize", [value, *node.inputs[1:]], node.attrs).outputs[0]
+    step = np.float32(np.float64(x.scale) / np.float64(end.parameters.scale))
+    if step != 1:
+        factor = graph.constant(np.array(step), "multiplier")
+        value = graph.insert(node, "Mul", [value, factor]).outputs[0]
+    return requantized(graph, node, value, end)
 
 
 def _mean(graph: Graph, node: Node, end: Result) -> gs.Tensor:

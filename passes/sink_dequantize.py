@@ -7,8 +7,8 @@
       =>   y = QuantizeLinear(DequantizeLinear(x, s / t, z), 1, w)
 
 So Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Slice, Split, Gather, Expand, DepthToSpace,
-SpaceToDepth, Identity, MaxPool and Concat, whose inputs are requantized where their parameters
-differ from those of its result.
+SpaceToDepth, Identity, MaxPool, Resize to the nearest, and Concat, whose inputs are requantized
+where their parameters differ from those of its result.
 
 *Needs* 8-bit integers of one constant scale, which every reader of them shares.
 
@@ -47,7 +47,7 @@ class SinkDequantize(Pass):
             if node.domain or not node.outputs:
                 continue
             try:
-                if node.op in MOVES:
+                if node.op in MOVES or _is_nearest(node):
                     _move(graph, node)
                 elif node.op == "Concat":
                     _join(graph, node)
@@ -59,6 +59,13 @@ class SinkDequantize(Pass):
                 yield node, skip
             else:
                 yield node
+
+
+def _is_nearest(node: Node) -> bool:
+    """Whether it is a Resize whose elements are all elements of its input."""
+    attrs = node.attrs
+    cropped = attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    return node.op == "Resize" and attrs.get("mode", "nearest") == "nearest" and not cropped
 
 
 def _move(graph: Graph, node: Node) -> None:

@@ -100,6 +100,15 @@ class Target:
         """Whether it has an instruction that makes float32 of float16."""
         return not {"f16c", "asimd", "vfpv4"}.isdisjoint(self.cpu_flags)
 
+    @property
+    def dots(self) -> str:
+        """How kernels multiply bytes: activations "unsigned", or "signed" for Arm's SDOT, or signed
+        in "pairs" of two for NEON without that (`edgec.lower.dot`). A GPU has kernels in common
+        with its processor, and they are of the first kind."""
+        if self.arch not in ("aarch64", "armv7l") or self.gpu_arch:
+            return "unsigned"
+        return "signed" if "asimddp" in self.cpu_flags else "pairs"
+
     def facts(self) -> dict[str, Any]:
         """What the manifest says of the target: everything, so that `from_facts` makes it again, but
         for the place of a toolkit on this machine."""

@@ -107,6 +107,7 @@ def _quantized(
         normalize=tuple(args.normalize),
         shapes=arguments.shapes(args.shape),
         dims=arguments.single_dims(args.dim),
+        recovery=None,
         gate=args.gate,
         trusted=args.trusted,
     )

@@ -25,6 +25,7 @@ def quantize(args: argparse.Namespace, display: Display) -> int:
     output = args.output or Path(args.model).with_suffix(f".{suffix}.onnx")
     if args.eval is not None and args.max_drop is None:
         raise UsageError("there is nothing to evaluate for", where="--eval", hint="--max-drop 0.01")
+    given = Recovery(args.equalize, args.smooth, args.rounding, args.bias_correction)
     options = QuantizeOptions(
         scheme=args.scheme,
         formula=args.formula,
@@ -39,7 +40,7 @@ def quantize(args: argparse.Namespace, display: Display) -> int:
         samples=args.samples,
         shapes=arguments.shapes(args.shape),
         dims=arguments.single_dims(args.dim),
-        recovery=Recovery(args.equalize, args.smooth, args.rounding, args.bias_correction),
+        recovery=None if args.recover == "auto" and given == Recovery() else given,
         max_drop=args.max_drop,
         metric=None if args.eval is None else metric_of(load_name(args.eval), args.eval),
         gate=args.gate,
@@ -61,10 +62,10 @@ def quantize(args: argparse.Namespace, display: Display) -> int:
 def _facts(result: Quantized, output: Path) -> dict[str, Any]:
     kept = result.kept
     budget = kept and {
-        "drop": kept.drop,
+        "drop": kept.trial.drop,
         "evaluations": kept.evaluations,
-        "floats": sorted(kept.floats),
-        "layers": [asdict(layer) for layer in kept.layers],
+        "raised": dict(kept.trial.raised),
+        "steps": [asdict(step) for step in kept.steps],
     }
     share = result.share
     return {
@@ -88,10 +89,11 @@ def _text(result: Quantized, output: Path, full: bool) -> str:
             parts.append(result.verdict.table())
     lines = [f"{output}: {_outcome(result)}"]
     if result.kept is not None:
-        floats = ", ".join(sorted(result.kept.floats)) or "none"
+        trial = result.kept.trial
+        raised = ", ".join(f"{layer} ({rung})" for layer, rung in sorted(trial.raised.items()))
         lines.append(
-            f"worse by {result.kept.drop:.4g} after {result.kept.evaluations} evaluations; layers "
-            f"left in floats for it: {floats}"
+            f"worse by {trial.drop:.4g} after {result.kept.evaluations} evaluations; layers raised "
+            f"for it: {raised or 'none'}"
         )
     return "\n\n".join([*parts, "\n".join(lines)])
 

@@ -19,6 +19,7 @@ from edgec.emit.toolchain import RUNTIME, c_name
 from edgec.errors import ArtifactError
 from edgec.plan import Plan
 from edgec.program import Call, Extent, Repeat, Step, Tensor
+from edgec.qdq.differences import Difference
 from edgec.runtime.load import read_manifest, read_member
 from edgec.targets import Target, from_facts
 from edgec.tune.lookup import Choice
@@ -33,7 +34,8 @@ class Variant:
 
     `kernels` maps kernel names to their symbol and the bytes of their object; `tuned` has the
     records that some of them were compiled by. `gpu` is what it has for the target's GPU,
-    `integers` the share of multiply-accumulates that are of integers.
+    `integers` the share of multiply-accumulates that are of integers, `differences` how they differ
+    from what ONNX Runtime makes of the quantized model.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Variant:
     tuned: Mapping[str, Choice]
     gpu: GpuPart | None = None
     integers: float = 0.0
+    differences: Sequence[Difference] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ def _variant(name: str, variant: Variant, verified: str) -> dict[str, Any]:
         ],
         "steps": [_step(step, variant.plan) for step in program.steps],
         "integers": round(variant.integers, 6),
+        "differences": [each.to_dict() for each in variant.differences],
         **({"gpu": gpu_facts(variant.gpu, target)} if variant.gpu else {}),
         "verified": verified,
     }

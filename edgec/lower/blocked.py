@@ -38,6 +38,7 @@ from edgec.lower.blocked_transpose import conv_transpose
 from edgec.lower.context import Context, Shape, axis_of
 from edgec.lower.image import Blocked, blocks_of, spread
 from edgec.lower.lanes import channels_of, in_blocks, regrouped
+from edgec.lower.lookup import blocked_lookup
 from edgec.lower.planar import Entry, planar
 from edgec.lower.views import joined
 
@@ -205,6 +206,7 @@ ENTRIES: dict[str, Entry] = {
     "ConvInteger": planar(dynamic.integer_convolution),
     "ConvTranspose": planar(conv_transpose),
     "Concat": concat,
+    "Gather": blocked_lookup,
     "Split": split,
     "Slice": slice_,
     "ReduceMean": blocked_pool.reduce_mean,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import te, tirx
@@ -19,11 +20,13 @@ def bordered(
     space: int = 2,
     fill: float = 0,
     kept: bool = False,
+    form: Callable[[Any], Any] | None = None,
 ) -> te.Tensor:
     """`data` [N, C, H, W] or [N, C / b, H, W, b] inside of zeros, or of `fill`, `rows` by `columns`
     in all; rows and columns that nobody asks for are not there. The image itself where nothing is
     added. `space` is the axis of its rows, which that of its columns follows. A border that is
-    `kept` is a stage of its own (`edgec.targets.cpu.blocks`)."""
+    `kept` is a stage of its own (`edgec.targets.cpu.blocks`). `form` is what becomes of each
+    element, those of the border too."""
     height, width = int(data.shape[space]), int(data.shape[space + 1])
     if not top and not left and rows <= height and columns <= width:
         return data
@@ -32,7 +35,8 @@ def bordered(
         (*before, i, j), after = index[: space + 2], index[space + 2 :]
         inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width)
         value = data(*before, i - top, j - left, *after)
-        return tirx.if_then_else(inside, value, literal(fill, str(data.dtype)))
+        made = tirx.if_then_else(inside, value, literal(fill, str(data.dtype)))
+        return form(made) if form else made
 
     shape = (*data.shape[:space], rows, columns, *data.shape[space + 2 :])
     return te.compute(shape, element, name="pad", attrs={"edgec.kept": True} if kept else None)

@@ -69,6 +69,11 @@ OUT_ELEMENTWISE_FUSABLE = 4
 but nothing of what comes before: it reads each of its inputs several times."""
 
 
+ELEMENTWISE = "edgec.elementwise"
+"""Attribute of a kernel that TVM is to fuse as one that works element by element, though it reads
+more than an element of one of its inputs."""
+
+
 def held_dtype(dtype: Any) -> str:
     """The TVM dtype that holds elements of a numpy dtype; raises Refused for strings."""
     name = np.dtype(dtype).name
@@ -83,10 +88,11 @@ class Context:
 
     `block` is the number of channels in a block of an image (see `edgec.lower.blocked`), 0 for
     none; `winograd` the largest tiles by which 3x3 convolutions are computed
-    (`edgec.lower.winograd`), 0 for none. `open_ended` names the tensors whose extent a run may
-    decide; `extents` has the axis and the count, int64 [1], of those where it does (see
-    `edgec.lower.extent`). `sequences` has the elements of each sequence of tensors, `stored`
-    the form of each constant that is narrower in the model than its expression in `exprs`.
+    (`edgec.lower.winograd`), 0 for none; `dots` how bytes are multiplied (`Target.dots`).
+    `open_ended` names the tensors whose extent a run may decide; `extents` has the axis and the
+    count, int64 [1], of those where it does (see `edgec.lower.extent`). `sequences` has the
+    elements of each sequence of tensors, `stored` the form of each constant that is narrower in the
+    model than its expression in `exprs`.
     """
 
     def __init__(
@@ -95,10 +101,12 @@ class Context:
         block: int = 0,
         open_ended: frozenset[str] = frozenset(),
         winograd: int = 0,
+        dots: str = "unsigned",
     ) -> None:
         self.builder = builder
         self.block = block
         self.winograd = winograd
+        self.dots = dots
         self.extents: dict[str, tuple[int, relax.Expr]] = {}
         self._open_ended = open_ended
         self.sequences: dict[str, list[relax.Expr]] = {}

@@ -126,18 +126,21 @@ MAX_EXPANSION = 32
 """How deep function bodies may nest."""
 
 
-def to_relax(graph: Graph, block: int = 0, winograd: int = 0) -> tvm.IRModule:
+def to_relax(
+    graph: Graph, block: int = 0, winograd: int = 0, dots: str = "unsigned"
+) -> tvm.IRModule:
     """The graph as one Relax function `main(inputs...) -> Tuple(outputs)`, shapes static.
 
     With `block`, images between convolutions have their channels in blocks of that many; with
-    `winograd`, 3x3 convolutions of them are computed by tiles of that size.
+    `winograd`, 3x3 convolutions of them are computed by tiles of that size. `dots` is how bytes are
+    multiplied (`Target.dots`).
 
     Parameters are named and ordered as the graph's inputs, weights are constants, and the module
     attribute `ORIGIN` maps each binding to its node. Outputs with an extent that a run decides have
     the largest shape there can be; the counts, int64 [1] each, follow the outputs, and `EXTENTS`
     says what they are. Raises LoweringError naming every node that cannot be lowered.
     """
-    module, refused = _convert(graph, block, winograd)
+    module, refused = _convert(graph, block, winograd, dots)
     if refused:
         nodes = "".join(f"\n  {each.op} '{each.node}': {each.why}" for each in refused)
         raise LoweringError(
@@ -149,13 +152,15 @@ def to_relax(graph: Graph, block: int = 0, winograd: int = 0) -> tvm.IRModule:
 
 def unsupported(graph: Graph) -> list[Unsupported]:
     """Every node that `to_relax` would refuse, in the graph's order; no kernel is built."""
-    return _convert(graph, 0, 0)[1]
+    return _convert(graph, 0, 0, "unsigned")[1]
 
 
-def _convert(graph: Graph, block: int, winograd: int) -> tuple[tvm.IRModule, list[Unsupported]]:
+def _convert(
+    graph: Graph, block: int, winograd: int, dots: str
+) -> tuple[tvm.IRModule, list[Unsupported]]:
     source = graph.gs
     builder = relax.BlockBuilder()
-    ctx = Context(builder, block, open_ended(source), winograd)
+    ctx = Context(builder, block, open_ended(source), winograd, dots)
     walk = Walk(ctx, int(source.opset))
     try:
         params = [_placeholder(t, stored=True) for t in source.inputs]

@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 from tvm.ir import Constant
 
-from edgec.lower import integer_conv, integer_matmul
+from edgec.lower import integer_conv, integer_matmul, integer_stem
 from edgec.lower.context import Context, literal
 from edgec.lower.image import Blocked, spread
 from edgec.lower.matmul import matmul_integer
@@ -119,6 +119,12 @@ def integer_convolution(ctx: Context, node: gs.Node, inputs: list[Any]) -> Block
     if shape[1] != weights.shape[1] * groups or min(*w.sizes, *shape, *weights.shape) < 1:
         return None
     expr, zero = _unsigned(ctx, x.expr if isinstance(x, Blocked) else x, zero)
+    if isinstance(zero, Constant) and not isinstance(x, Blocked) and groups == 1:
+        origin = int(zero.value.numpy())
+        narrow = integer_stem.side_by_side(ctx, expr, origin, weights, w)
+        if narrow is not None:
+            sums = integer_conv.sums(ctx, narrow[0], origin, *narrow[1:], groups)
+            return Blocked(sums, weights.shape[0])
     image = expr if isinstance(x, Blocked) else integer_conv.in_lanes(ctx, expr, groups)
     if isinstance(zero, Constant):
         sums = integer_conv.sums(ctx, image, int(zero.value.numpy()), weights, w, groups)

@@ -11,6 +11,7 @@ from tvm import relax, te, tirx
 
 from edgec.lower.context import Context, Refused, axis_of, literal, select
 from edgec.lower.elementwise import maximum, minimum
+from edgec.lower.lookup import lookup
 from edgec.lower.loops import Loops
 from edgec.lower.shape import picked
 
@@ -27,6 +28,9 @@ def gather(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
     x, indices = inputs
     shape, spread = ctx.shape(x), ctx.shape(indices)
     axis = axis_of(ctx.attr(node, "axis", 0), len(shape))
+    found = lookup(ctx, node, inputs)
+    if found is not None:
+        return found
     size = shape[axis]
     out = (*shape[:axis], *spread, *shape[axis + 1 :])
     known = ctx.constant(node, 1)

@@ -1,8 +1,8 @@
 """Convolutions of blocked uint8 images by int8 weights, summed four bytes at a time.
 
-A sum over input channels takes four of a block at once, one over a depthwise window four columns of
-a row. The loops are those of float convolutions (`edgec.lower.blocked_conv`), with a quarter of the
-terms, so the same schedules serve.
+A sum over input channels takes four of a block at once, one over a depthwise window four rows of a
+column, or, on Arm without SDOT, one at a time. The loops are those of float convolutions
+(`edgec.lower.blocked_conv`), with a quarter of the terms, so the same schedules serve.
 
 The zero point costs nothing: sum((x - zero) * w) is sum(x * w) less a constant, and the border
 around the image holds the zero point. What lanes without a channel hold meets weights of 0.
@@ -17,12 +17,10 @@ from tvm import relax, te, tirx
 
 from edgec.lower.border import bordered
 from edgec.lower.context import Context, Shape, literal
-from edgec.lower.dot import dot4, quad
+from edgec.lower.dot import dot4, multiply, quad, signed_dot4
+from edgec.lower.dot_forms import BYTES, MIDDLE, SIGNS, form_for, less_middle, quads
 from edgec.lower.image import blocks_of, spread
 from edgec.lower.window import Window
-
-BYTES = 4
-"""Elements that are multiplied and added at once."""
 
 
 def in_lanes(ctx: Context, x: relax.Expr, groups: int) -> relax.Expr:
@@ -63,13 +61,13 @@ def sums(
     """
     outputs = weights.shape[0]
     if groups > 1 and groups == outputs and weights.shape[1] == 1:
-        total = _depthwise(ctx, x, zero, weights, w)
+        total, origin = _depthwise(ctx, x, zero, weights, w)
     else:
-        total = _dense(ctx, x, zero, ungrouped(weights, groups), w)
-    if not zero:
+        total, origin = _dense(ctx, x, zero, ungrouped(weights, groups), w)
+    if origin == zero:
         return total
-    origin = -zero * weights.astype(np.int32).sum(axis=(1, 2, 3))
-    lanes = spread(origin.astype(np.int32).reshape(1, -1, 1, 1), 1, ctx.block)
+    moved = (origin - zero) * weights.astype(np.int32).sum(axis=(1, 2, 3))
+    lanes = spread(moved.astype(np.int32).reshape(1, -1, 1, 1), 1, ctx.block)
     return ctx.emit(relax.op.add(total, ctx.const(lanes)))
 
 
@@ -86,54 +84,87 @@ def ungrouped(weights: np.ndarray, groups: int) -> np.ndarray:
     return whole
 
 
-def quads(values: np.ndarray) -> np.ndarray:
-    """int8 [..., 4] as int32 [...], the first byte lowest."""
-    whole = np.ascontiguousarray(values, np.int8).view("<i4")[..., 0]
-    return np.ascontiguousarray(whole, np.int32)
-
-
-def padded(data: te.Tensor, zero: int, w: Window, reach: Shape, kept: bool = False) -> te.Tensor:
-    """The image inside of a border of `zero` wide enough for windows that reach so far."""
+def padded(
+    data: te.Tensor, zero: int, w: Window, reach: Shape, kept: bool = False, signed: bool = False
+) -> te.Tensor:
+    """The image inside of a border of `zero` wide enough for windows that reach so far; where there
+    is one, `signed` makes bytes less 128 of all. It may be `kept` as a stage of its own."""
     rows, columns = (
         (size - 1) * stride + far
         for size, stride, far in zip(w.sizes, w.strides, reach, strict=True)
     )
     top, left = w.before
-    return bordered(data, top, left, rows, columns, fill=zero, kept=kept)
+    form = less_middle if signed else None
+    return bordered(data, top, left, rows, columns, fill=zero, kept=kept, form=form)
 
 
-def _dense(ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window) -> relax.Expr:
+def _dense(
+    ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window
+) -> tuple[relax.Expr, int]:
+    """The sums, and what was taken from each element of the image first."""
     batch, blocks, _, _, lanes = ctx.shape(x)
     outputs, inputs, *kernel = weights.shape
     used = lanes if blocks > 1 else -(-inputs // BYTES) * BYTES
+    form = form_for(ctx.dots, weights, ctx.block)
     filled = np.zeros((outputs, blocks * used, *kernel), np.int8)
     filled[:, :inputs] = weights
     taps = spread(filled, 0, ctx.block)
     taps = taps.reshape(-1, blocks, used // BYTES, BYTES, *kernel, ctx.block)
-    packed = quads(taps.transpose(0, 1, 4, 5, 2, 6, 3))
+    packed = form.packed(taps.transpose(0, 1, 4, 5, 2, 6, 3))
 
     def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
-        image = padded(data, zero, w, w.reach)
+        image = padded(data, zero, w, w.reach, kept=form.staged, signed=form.staged)
         extents = (blocks, *kernel, used // BYTES)
         names = ("ib", "k0", "k1", "q")
         axes = [te.reduce_axis((0, n), name) for n, name in zip(extents, names, strict=True)]
         block, kh, kw, q = (axis.var for axis in axes)
+        factors = form.factors(image, used, image is not data)
 
         def element(n: Any, o: Any, i: Any, j: Any, v: Any) -> Any:
             row = i * w.strides[0] + kh * w.dilations[0]
             column = j * w.strides[1] + kw * w.dilations[1]
-            four = (image(n, block, row, column, BYTES * q + byte) for byte in range(BYTES))
-            return te.sum(dot4(quad(*four), filt(o, block, kh, kw, q, v)), axis=axes)
+            place, four = (n, block, row, column), (o, block, kh, kw, q)
+            return te.sum(form.product(factors, place, q, filt, four, v), axis=axes)
 
         out = (batch, blocks_of(outputs, ctx.block), *w.sizes, ctx.block)
         return te.compute(out, element, name="conv2d_blocked")
 
-    return ctx.te("conv2d", compute, x, ctx.const(packed))
+    return ctx.te("conv2d", compute, x, ctx.const(packed)), form.origin
 
 
 def _depthwise(
     ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window
+) -> tuple[relax.Expr, int]:
+    if ctx.dots == "pairs":
+        return _by_products(ctx, x, zero, weights, w), 0
+    return _by_quads(ctx, x, zero, weights, w)
+
+
+def _by_products(
+    ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window
 ) -> relax.Expr:
+    """One product at a time, in 16 bits, as in floats."""
+    batch, blocks, _, _, lanes = ctx.shape(x)
+    taps = np.ascontiguousarray(spread(weights[:, 0], 0, lanes).astype(np.int16))
+
+    def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
+        image = padded(data, zero, w, w.reach)
+        kh, kw = (te.reduce_axis((0, k), f"k{a}") for a, k in enumerate(w.kernel))
+
+        def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
+            row = i * w.strides[0] + kh.var * w.dilations[0]
+            column = j * w.strides[1] + kw.var * w.dilations[1]
+            value = image(n, c, row, column, v).astype("int16")
+            return te.sum(multiply(value, filt(c, kh.var, kw.var, v)), axis=[kh, kw])
+
+        return te.compute((batch, blocks, *w.sizes, lanes), element, name="depthwise_blocked")
+
+    return ctx.te("depthwise", compute, x, ctx.const(taps))
+
+
+def _by_quads(
+    ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window
+) -> tuple[relax.Expr, int]:
     """Four rows of a column at once. Where windows of three rows overlap, the same four rows serve
     two of them: the upper one gives the last row a weight of 0, the lower one the first."""
     batch, blocks, _, _, lanes = ctx.shape(x)
@@ -146,19 +177,23 @@ def _depthwise(
     taps = spread(filled, 1, lanes).reshape(pairs, blocks, down, BYTES, width, lanes)
     packed = quads(taps.transpose(1, 0, 2, 4, 5, 3))
     reach = ((down * BYTES - 1) * w.dilations[0] + pairs, w.reach[1])
+    signed = ctx.dots == "signed"
 
     def compute(data: te.Tensor, filt: te.Tensor) -> te.Tensor:
-        image = padded(data, zero, w, reach, kept=True)
+        image = padded(data, zero, w, reach, kept=True, signed=signed)
         axes = [te.reduce_axis((0, down), "k0"), te.reduce_axis((0, width), "k1")]
         kq, kw = (axis.var for axis in axes)
 
         def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
             shift = i % pairs
-            row = (i - shift) * w.strides[0] + BYTES * kq * w.dilations[0]
+            row = i // pairs * pairs * w.strides[0] + BYTES * kq * w.dilations[0]
             column = j * w.strides[1] + kw * w.dilations[1]
-            four = (image(n, c, row + byte * w.dilations[0], column, v) for byte in range(BYTES))
-            return te.sum(dot4(quad(*four), filt(c, shift, kq, kw, v)), axis=axes)
+            four = quad(*(image(n, c, row + k * w.dilations[0], column, v) for k in range(BYTES)))
+            taps = filt(c, shift, kq, kw, v)
+            if not signed:
+                return te.sum(dot4(four, taps), axis=axes)
+            return te.sum(signed_dot4(four if image is not data else four ^ SIGNS, taps), axis=axes)
 
         return te.compute((batch, blocks, *w.sizes, lanes), element, name="depthwise_quads")
 
-    return ctx.te("depthwise", compute, x, ctx.const(packed))
+    return ctx.te("depthwise", compute, x, ctx.const(packed)), MIDDLE if signed else 0

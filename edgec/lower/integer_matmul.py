@@ -16,9 +16,9 @@ import numpy as np
 from tvm import relax, te, tirx
 from tvm.ir import Constant
 
-from edgec.lower.context import Context, at, literal
+from edgec.lower.context import Context, literal
 from edgec.lower.dot import dot4, quad
-from edgec.lower.integer_conv import BYTES, quads
+from edgec.lower.dot_forms import BYTES, SIGNED, UNSIGNED, Form, form_for
 from edgec.targets.cpu.matmul import panel, whole_tiles
 
 
@@ -28,12 +28,13 @@ def sums(ctx: Context, a: relax.Expr, zero: int, weights: np.ndarray) -> relax.E
     width, terms = panel(rows, columns), -(-inner // BYTES)
     whole = np.zeros((terms * BYTES, columns), np.int8)
     whole[:inner] = weights
-    packed = quads(whole.reshape(terms, BYTES, -1, width).transpose(2, 0, 3, 1))
-    total = _sums(ctx, _whole_quads(ctx, a), ctx.const(packed))
-    if not zero:
+    form = form_for(ctx.dots, weights, width)
+    packed = form.packed(whole.reshape(terms, BYTES, -1, width).transpose(2, 0, 3, 1))
+    total = _sums(ctx, _whole_quads(ctx, a), ctx.const(packed), form)
+    if form.origin == zero:
         return total
-    origin = -zero * weights.astype(np.int32).sum(axis=0)
-    return ctx.emit(relax.op.add(total, ctx.const(origin.astype(np.int32))))
+    moved = (form.origin - zero) * weights.astype(np.int32).sum(axis=0)
+    return ctx.emit(relax.op.add(total, ctx.const(moved.astype(np.int32))))
 
 
 def sums_of_two(
@@ -43,10 +44,12 @@ def sums_of_two(
     [..., M, N]. Zero points are scalars, int32; K is at most `MOST_TERMS`."""
     a, (*_, inner, columns) = _whole_quads(ctx, a), ctx.shape(b)
     packed = _packed(ctx, b, panel(ctx.shape(a)[-2], columns))
-    total = _sums(ctx, a, packed)
-    middle = literal(_MIDDLE, "int32")
+    form = SIGNED if ctx.dots == "signed" else UNSIGNED
+    total = _sums(ctx, a, packed, form)
+    middle, origin = literal(_MIDDLE, "int32"), literal(form.origin, "int32")
     b_zero = _number(ctx, lambda w: w - middle, b_zero)
-    for zero, others in ((a_zero, _of_columns), (b_zero, _of_rows)):
+    moved = _number(ctx, lambda z: z - origin, a_zero)
+    for zero, others in ((moved, _of_columns), (b_zero, _of_rows)):
         if not _is_zero(zero):
             of = others(ctx, packed if others is _of_columns else a)
             total = ctx.map("less", lambda v, z, s: v - z * s, total, zero, of)
@@ -164,23 +167,25 @@ def _whole_quads(ctx: Context, a: relax.Expr) -> relax.Expr:
     return ctx.te("fill", compute, a)
 
 
-def _sums(ctx: Context, a: relax.Expr, packed: relax.Expr) -> relax.Expr:
-    """The sums of products of `a`, uint8 [..., M, K], K of whole quads, and of panels of columns,
-    int32 [..., N / width, K / 4, width]."""
-    *lead, rows, _ = ctx.shape(a)
-    *lead_b, strips, terms, width = ctx.shape(packed)
+def _sums(ctx: Context, a: relax.Expr, packed: relax.Expr, form: Form) -> relax.Expr:
+    """The sums of products of `a`, uint8 [..., M, K], K of whole quads, less the origin of `form`,
+    and of panels of columns, int32 [..., N / width, K / 4, width], or as `form` has them."""
+    *lead, rows, filled = ctx.shape(a)
+    *lead_b, strips, terms = ctx.shape(packed)[: -form.rank]
+    width = form.columns(ctx.shape(packed))
     out = np.broadcast_shapes(tuple(lead), tuple(lead_b))
     columns, computed = strips * width, whole_tiles(rows)
 
     def compute(left: te.Tensor, right: te.Tensor) -> te.Tensor:
         k = te.reduce_axis((0, terms), "k")
+        factors = form.factors(left, filled, False)
 
         def sums(*index: Any) -> Any:
             *batch, i, j = index
             row = i if computed == rows else tirx.min(i, rows - 1)
-            four = (at(left, (*batch, row, BYTES * k.var + byte)) for byte in range(BYTES))
-            weights = at(right, (*batch, j // width, k.var, j % width))
-            return te.sum(dot4(quad(*four), weights), axis=k)
+            left_at, panel = (*batch, row), (*batch, j // width, k.var)
+            product = form.product(factors, left_at, k.var, right, panel, j % width)
+            return te.sum(product, axis=k)
 
         product = te.compute((*out, computed, columns), sums, name="matmul_packed")
         if computed == rows:

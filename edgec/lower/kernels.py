@@ -23,6 +23,7 @@ from edgec.lower.clamps import native_clamps
 from edgec.lower.dot import expand_dots
 from edgec.lower.fast_math import expand_math
 from edgec.lower.half import expand_halves
+from edgec.lower.lookup import expand_lookups
 from edgec.targets import Target
 from edgec.targets.cpu import schedule
 from edgec.targets.cpu.knobs import Decided, Value
@@ -100,7 +101,8 @@ def lower(
     function = function.with_attr("target", llvm.with_host(llvm))
     function = function.with_attr("tirx.noalias", True)
     module = _LOOPS_TO_VECTORS(IRModule({symbol: function}))
-    module = _TO_FLAT(IRModule({symbol: expand_dots(module[symbol], target)}))
+    function = expand_lookups(expand_dots(module[symbol], target), target)
+    module = _TO_FLAT(IRModule({symbol: function}))
     function = expand_halves(expand_math(module[symbol]), target)
     if target.nan_maximum:
         function = native_clamps(function)

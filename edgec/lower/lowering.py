@@ -15,6 +15,7 @@ from edgec.graph import Graph
 from edgec.inspect import macs
 from edgec.lower.attention_kernel import join_attention
 from edgec.lower.chain import feeds_depthwise
+from edgec.lower.context import ELEMENTWISE
 from edgec.lower.convert import EXTENTS, ORIGIN, to_relax
 from edgec.lower.extract import Lowered, extract
 from edgec.lower.joined import join
@@ -65,7 +66,7 @@ def lower_graph(
     Raises:
         LoweringError: every node that cannot be lowered, all at once.
     """
-    operators = to_relax(graph, target.channel_block, winograd)
+    operators = to_relax(graph, target.channel_block, winograd, target.dots)
     inputs, outputs = signature(graph)
     separate, grouped, fused = fusion(operators)
     nodes = trace(separate, grouped, dict(operators.attrs[ORIGIN]))
@@ -94,9 +95,18 @@ def _with_macs(program: Program, graph: Graph) -> list[Step]:
 def fusion(operators: tvm.IRModule) -> tuple[tvm.IRModule, tvm.IRModule, tvm.IRModule]:
     """Relax operators as separate kernels, as groups of kernels, and as fused kernels."""
     with tvm.transform.PassContext(opt_level=3):
-        separate = tvm.transform.Sequential(list(TO_KERNELS))(operators)
+        separate = _elementwise(tvm.transform.Sequential(list(TO_KERNELS))(operators))
         grouped = relax.transform.FuseOps()(separate)
         return separate, grouped, tvm.transform.Sequential(list(TO_FUSED_KERNELS))(grouped)
+
+
+def _elementwise(module: tvm.IRModule) -> tvm.IRModule:
+    """`module` with the pattern of kernels that say so themselves: TVM finds another one, and an
+    `op_pattern` of 0, which this is, it takes for none."""
+    for variable, function in module.functions.items():
+        if function.attrs is not None and ELEMENTWISE in function.attrs:
+            module.update_func(variable, function.with_attr("op_pattern", 0))
+    return module
 
 
 def _tensor(tensor: gs.Tensor, shape: Iterable[int]) -> Tensor:

@@ -23,10 +23,11 @@ from edgec.lower.context import (
     numpy_dtype,
 )
 from edgec.lower.conv import convolution
+from edgec.lower.magnitude import magnitude
 from edgec.lower.matmul import centred, product
 from edgec.lower.narrow import narrowed
 from edgec.lower.packed_weight import Stored, spread
-from edgec.lower.requantize import requantized
+from edgec.lower.requantize import requantized, saturated
 from edgec.packing import is_packed
 
 
@@ -105,9 +106,12 @@ def quantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
     single = _single(scale, zero)
     if single and kind.name in ("int8", "uint8"):
         size, origin = single
-        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        in_int32 = size == 1.0 and ctx.dots == "unsigned" and magnitude(node.inputs[0]) < 2**30
 
         def element(value: Any) -> Any:
+            if in_int32:
+                return saturated(value, origin, low, high, dtype)
             steps = value if size == 1.0 else value / literal(size, "float32")
             return requantized(steps, origin, low, high, dtype)
 

@@ -20,3 +20,13 @@ def requantized(value: Any, zero: int, low: int, high: int, dtype: str) -> Any:
         tirx.max(value, literal(low - zero, "float32")), literal(high - zero, "float32")
     )
     return (to_nearest(inside) + literal(zero, "int32")).astype(dtype)
+
+
+def saturated(value: Any, zero: int, low: int, high: int, dtype: str) -> Any:
+    """The same of a `value` whose nearest integer is an int32. Processors saturate integers while
+    they make them narrower, at no cost of its own."""
+    nearest = to_nearest(value)
+    inside = tirx.min(
+        tirx.max(nearest, literal(low - zero, "int32")), literal(high - zero, "int32")
+    )
+    return (inside + literal(zero, "int32")).astype(dtype)

@@ -15,7 +15,7 @@ from edgec.targets.cpu import schedule
 
 def relax_text(graph: Graph, target: Target) -> str:
     """The graph as Relax operators, and as calls of fused kernels; the same for every target."""
-    operators = to_relax(graph, target.channel_block)
+    operators = to_relax(graph, target.channel_block, dots=target.dots)
     *_, fused = fusion(operators)
     return f"{operators.script()}\n\n{fused['main'].script()}\n"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgec.graph import Graph
 from edgec.inspect import macs
+from edgec.patterns import scalar
 
 INTEGER_OPERATORS = frozenset(["ConvInteger", "MatMulInteger"])
 QUANTIZED = frozenset(
@@ -21,8 +22,12 @@ def is_quantized(graph: Graph) -> bool:
 
 
 def has_integers(graph: Graph) -> bool:
-    """Whether sums of products are computed in integers."""
-    return any(node.op in INTEGER_OPERATORS for node in graph.nodes())
+    """Whether quantized patterns became integers: sums, or what is in steps of its result."""
+    return any(
+        node.op in INTEGER_OPERATORS
+        or (node.op == "QuantizeLinear" and scalar(node.inputs[1]) == 1.0)
+        for node in graph.nodes()
+    )
 
 
 def integer_share(graph: Graph) -> float:

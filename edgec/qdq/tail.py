@@ -4,7 +4,7 @@
 
 M is the scale of a sum over that of the result, float32. QuantizeLinear divides by 1, so what is
 rounded is one float32 product, half to even; then the zero point is added as an integer. A Relu or
-Clip after the operator is a limit of the result's elements.
+Clip after the operator is a limit of the result's elements, where they have none as narrow anyway.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgec.graph import Graph
 from edgec.patterns import reader, scalar
 from edgec.qdq.operand import UINT8, Parameters, parameters
 from edgec.rewrite import Skip
-from edgec.tensors import Node
+from edgec.tensors import Node, Variable
 
 Array = np.ndarray[Any, Any]
 
@@ -86,11 +86,14 @@ def requantized(graph: Graph, beside: Node, value: gs.Tensor, end: Result) -> gs
     """`value`, float32 in steps of the result's scale, as its uint8 elements."""
     assert end.parameters is not None
     zero, (low, high) = end.parameters.zero, integer_limits(end)
-    if (low, high) != (0, 255):
-        limits = [
-            graph.constant(np.array(limit - zero, np.float32), "limit") for limit in (low, high)
-        ]
-        value = graph.insert(beside, "Clip", [value, *limits]).outputs[0]
+    bounds = []
+    if low > 0:
+        bounds = [graph.constant(np.array(low - zero, np.float32), "limit")]
+    if high < 255:
+        bounds = bounds or [Variable("")]
+        bounds.append(graph.constant(np.array(high - zero, np.float32), "limit"))
+    if bounds:
+        value = graph.insert(beside, "Clip", [value, *bounds]).outputs[0]
     made = graph.insert(
         beside,
         "QuantizeLinear",

@@ -1,17 +1,18 @@
-"""A limit to what quantization may cost in accuracy, kept by leaving layers in floats.
+"""A limit to what quantization may cost in accuracy, kept by raising layers on a ladder.
 
-    measure float -> quantize all -> rank layers -> leave the worst in floats, ever more -> fewer
+    measure float -> quantize all -> rank steps -> take the first, ever more -> fewer
 
-Layers are ranked by what their quantization alone does to the outputs, for a few samples, against
-the time that it saves; that needs no evaluation. How many of the first ones have to stay in floats
-is then found in as many evaluations as there are halvings of the error: errors of layers add up,
-nearly, so the error that is left is known before it is measured.
+A step makes a layer more exact (`edgec.quantize.ladder`). Steps are ranked by the error that goes
+with each, for a few samples, against the time that it costs; that needs no evaluation. How many of
+the first ones it takes is then found in as many evaluations as there are halvings of the error:
+errors of layers add up, nearly, so the error that is left is known before it is measured.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,40 +23,46 @@ import onnx
 from edgec.arrays import Array
 from edgec.data import Sample
 from edgec.errors import BudgetError, DataError
-from edgec.quantize.sensitivity import Layer, Runner, noise, outputs
+from edgec.quantize.ladder import FLOAT32, Step, raised, without
+from edgec.quantize.sensitivity import Runner, noise, outputs
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 """A model: from inputs to outputs, by name."""
 Metric = Callable[[Run], float]
 """How good a model is; more is better."""
-Build = Callable[[frozenset[str]], onnx.ModelProto]
-"""The model in which these layers stay in floats."""
+Build = Callable[[Mapping[str, str]], onnx.ModelProto]
+"""The model in which these layers are on these rungs, and all others on the first."""
 
-PUT_BACK = 3
-"""Layers left in floats that are tried in integers again, those that cost most first."""
+TAKEN_BACK = 3
+"""Steps that the result may do without are tried to take back, those that cost most first."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A model that was evaluated: which layers are in floats, and by how much it is worse."""
+    """A model that was evaluated: the rungs of the layers that were raised, and how much worse it
+    is than the float model."""
 
-    floats: frozenset[str]
+    raised: Mapping[str, str]
     drop: float
+
+    @property
+    def floats(self) -> frozenset[str]:
+        """The layers that are in float32."""
+        return frozenset(layer for layer, rung in self.raised.items() if rung == FLOAT32)
 
 
 @dataclass
 class Kept:
-    """A model that keeps the budget: `floats` are its layers in floats, `drop` is what it loses.
+    """A model that keeps the budget, and the `trial` of it.
 
     `trials` are all that were evaluated, the float model not among them, and `evaluations` counts
-    that as well. `layers` are ranked; empty where all could be quantized. `stopped` is set where
-    the user did not wait for the end.
+    that as well. `steps` are ranked; empty where all could be quantized. `stopped` is set where the
+    user did not wait for the end.
     """
 
     model: onnx.ModelProto
-    floats: frozenset[str]
-    drop: float
-    layers: Sequence[Layer] = ()
+    trial: Trial
+    steps: Sequence[Step] = ()
     trials: list[Trial] = field(default_factory=list)
     stopped: bool = False
 
@@ -69,101 +76,100 @@ def keep_budget(
     drop_of: Callable[[onnx.ModelProto], float],
     most: float,
     build: Build,
-    rank: Callable[[], Sequence[Layer]],
+    rank: Callable[[], Sequence[Step]],
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> Kept:
-    """The model of the fewest layers in floats, by cost, that is worse by `most` at most.
+    """The model that is worse by `most` at most, by steps that cost least.
 
-    `drop_of` evaluates a model; `rank` is asked for the layers only where not all may be
-    quantized. Ctrl-C ends the search with the best so far that keeps the budget. Raises
+    `drop_of` evaluates a model; `rank` is asked for the steps only where not all layers may stay on
+    the first rung. Ctrl-C ends the search with the best so far that keeps the budget. Raises
     OutOfBudget, which has the model that is nearest to it, where none but the float one does.
     """
-    trials: list[Trial] = []
-    models: dict[frozenset[str], onnx.ModelProto] = {}
+    found: list[tuple[Trial, float, onnx.ModelProto]] = []
 
-    def holds(floats: frozenset[str]) -> bool:
-        models[floats] = build(floats)
-        trials.append(Trial(floats, drop_of(models[floats])))
-        on_trial(trials[-1])
-        return trials[-1].drop <= most
+    def holds(path: Sequence[Step]) -> bool:
+        rungs = raised(path)
+        model = build(rungs)
+        trial = Trial(rungs, drop_of(model))
+        found.append((trial, sum(step.cost for step in path), model))
+        on_trial(trial)
+        return trial.drop <= most
 
-    layers: Sequence[Layer] = ()
+    steps: Sequence[Step] = ()
     stopped = False
     try:
-        if not holds(frozenset()):
-            layers = rank()
-            first = _first(layers, holds)
-            _put_back(layers[:first], holds)
+        if not holds(()):
+            steps = rank()
+            _take_back(steps[: _first(steps, holds)], holds)
     except KeyboardInterrupt:
         stopped = True
-        if not any(trial.drop <= most for trial in trials):
+        if not any(trial.drop <= most for trial, _, _ in found):
             raise
-    costs = {layer.name: layer.cost for layer in layers}
-    able = [trial for trial in trials if trial.drop <= most]
-    best = min(
-        able or trials,
-        key=lambda trial: sum(costs[name] for name in trial.floats) if able else trial.drop,
-    )
-    kept = Kept(models[best.floats], best.floats, best.drop, layers, trials, stopped)
+    able = [each for each in found if each[0].drop <= most]
+    best = min(able or found, key=lambda each: each[1] if able else each[0].drop)
+    kept = Kept(best[2], best[0], steps, [trial for trial, _, _ in found], stopped)
     if not able:
         raise OutOfBudget(kept, most)
     return kept
 
 
-def _put_back(layers: Sequence[Layer], holds: Callable[[frozenset[str]], bool]) -> None:
-    """Try without those of `layers` that cost most; not the last, which was found to be needed."""
-    floats = frozenset(layer.name for layer in layers)
-    for layer in sorted(layers[:-1], key=lambda layer: -layer.cost)[:PUT_BACK]:
-        if holds(floats - {layer.name}):
-            floats -= {layer.name}
+def _take_back(steps: Sequence[Step], holds: Callable[[Sequence[Step]], bool]) -> None:
+    """Try without those of `steps` that cost most; not the last, which was found to be needed."""
+    path = list(steps)
+    for step in sorted(steps[:-1], key=lambda step: -step.cost)[:TAKEN_BACK]:
+        if step in path and holds(without(path, step)):
+            path = without(path, step)
 
 
 class OutOfBudget(BudgetError):
     """No quantized model keeps the budget; `found` is the one that is nearest to it."""
 
     def __init__(self, found: Kept, most: float) -> None:
-        floats = f"with {len(found.floats)} of {len(found.layers)} layers in floats"
+        floats = f"with {described(found.trial, len({step.layer for step in found.steps}))}"
         super().__init__(
             f"no quantized model is worse by {most:g} at most; the best one found, {floats}, is by "
-            f"{found.drop:.4g}",
+            f"{found.trial.drop:.4g}",
             where="--max-drop",
             hint="allow more, or give more calibration data; debug-quant shows where the error is",
         )
         self.found = found
 
 
-def _first(layers: Sequence[Layer], holds: Callable[[frozenset[str]], bool]) -> int:
-    """The least number of the first layers that have to stay in floats, short of all of them; 0
-    where that is not enough."""
+def described(trial: Trial, layers: int) -> str:
+    """How many of so many layers are raised, and to which rungs."""
+    counts = Counter(trial.raised.values())
+    raised = ", ".join(f"{count} in {rung}" for rung, count in sorted(counts.items()))
+    return f"{raised or 'none'} of {layers} layers"
 
-    def able(count: int) -> bool:
-        return holds(frozenset(layer.name for layer in layers[:count]))
 
+def _first(steps: Sequence[Step], holds: Callable[[Sequence[Step]], bool]) -> int:
+    """The least number of the first steps that it takes, short of all of them; 0 where that is not
+    enough."""
     fails, count = 0, 0
-    left = sum(layer.noise for layer in layers)
-    while count < len(layers) - 1:
+    left = sum(step.noise for step in steps)
+    while count < len(steps) - 1:
         left /= 2
-        count = _leaving(layers, left, fails + 1)
-        if able(count):
+        count = _leaving(steps, left, fails + 1)
+        if holds(steps[:count]):
             break
         fails = count
     else:
         return 0
     while count - fails > 1:
         middle = (count + fails) // 2
-        if able(middle):
+        if holds(steps[:middle]):
             count = middle
         else:
             fails = middle
     return count
 
 
-def _leaving(layers: Sequence[Layer], most: float, least: int) -> int:
-    """How many of the first layers have to go for the noise of the others to be `most`; at least
-    `least`, and at most all but one."""
-    after = [*itertools.accumulate(layer.noise for layer in reversed(layers))][::-1]
-    count = next((i for i, noise in enumerate(after) if noise <= most), len(layers))
-    return min(max(count, least), len(layers) - 1)
+def _leaving(steps: Sequence[Step], most: float, least: int) -> int:
+    """How many of the first steps have to be taken for the noise that is left to be `most`; at
+    least `least`, and at most all but one."""
+    after = [*itertools.accumulate(step.noise for step in reversed(steps))][::-1]
+    count = next((i for i, noise in enumerate(after) if noise <= most), len(steps))
+    return min(max(count, least), len(steps) - 1)
 
 
 def metric_of(function: Any, where: str) -> Metric:

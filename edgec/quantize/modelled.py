@@ -72,6 +72,11 @@ def _lanes(target: Target) -> int:
     return target.vector_bits // 32
 
 
+def from_memory(nbytes: float, target: Target) -> float:
+    """Cycles to fetch data that no cache holds."""
+    return 8 * nbytes / (target.vector_bits / 8)
+
+
 def _moving(nbytes: float, target: Target) -> float:
     """Cycles to move data of `nbytes`, a vector a cycle from the first cache, a half, a quarter and
     an eighth from those behind it and from memory."""

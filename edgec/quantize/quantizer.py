@@ -28,20 +28,21 @@ from edgec.quantize.budget import Kept, Metric
 from edgec.quantize.calibrate import FEW_SAMPLES, input_specs
 from edgec.quantize.calibrators import CALIBRATORS, WITH_HISTOGRAM, range_of
 from edgec.quantize.formulas import grid
-from edgec.quantize.gate import Verdict
-from edgec.quantize.maker import LEAST_OPSET, Maker
+from edgec.quantize.gate import MEASURED, Verdict
+from edgec.quantize.maker import LEAST_OPSET, Maker, WeightMaker
 from edgec.quantize.measured import statistics
 from edgec.quantize.overrides import Overrides
 from edgec.quantize.plan import Plan, Ranges, structure
 from edgec.quantize.profiles import Profile, resolve
 from edgec.quantize.reader import CalibrationData
+from edgec.quantize.recover.choose import choose
 from edgec.quantize.recover.recovery import Recovery
-from edgec.quantize.schemes import FORMULAS, Scheme, pass_of, scheme_of
-from edgec.quantize.speed import gate, gated
+from edgec.quantize.schemes import Scheme, scheme_of
+from edgec.quantize.speed import gate, gated, target_of
 from edgec.quantize.units import find_units
 from edgec.quantize.within import within
 from edgec.quantize.work import macs
-from edgec.rewrite import Event, optimize
+from edgec.rewrite import optimize
 
 _FUSES_PRODUCTS = ("fuse-attention",)
 """Passes that hide products in operators that no integer kernel computes."""
@@ -67,9 +68,10 @@ class QuantizeOptions:
         samples: at most so many are calibrated with; None for all.
         shapes: whole shapes by input name.
         dims: sizes by symbolic dimension; they are fixed in the result.
-        recovery: what is done so that it costs less accuracy.
+        recovery: what is done so that it costs less accuracy; None for what serves the model best
+            of `edgec.quantize.recover.choose`.
         max_drop: how much worse than the float model the result may be, by `metric`, or without
-            one in its outputs; layers stay in floats until that holds. None for any.
+            one in its outputs; layers are raised on a ladder until that holds. None for any.
         gate: what leaves layers in floats that are no faster in integers on the target that
             `profile` names: "measure", "model", "off", or "auto" for the best there is.
         metric: from a model as a function to a number, more is better.
@@ -89,7 +91,7 @@ class QuantizeOptions:
     samples: int | None = None
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
-    recovery: Recovery = field(default_factory=Recovery)
+    recovery: Recovery | None = field(default_factory=Recovery)
     max_drop: float | None = None
     metric: Metric | None = None
     gate: str = "off"
@@ -152,17 +154,12 @@ def quantize_model(
     check_excluded(graph, exclude)
     options.overrides.check(graph)
     if not scheme.calibrated:
-        _check_uncalibrated(options)
-        return _without_data(graph, scheme, profile, options.formula, exclude, notes)
+        return _weights_alone(graph, scheme, profile, data, options, notes, on_event)
     if options.formula != "linear":
         raise UsageError(f"{scheme.name} has no {options.formula} weights", where="--formula")
-    limits = index_limits(graph.to_onnx())
-    samples = CalibrationData(
-        input_specs(graph), data, options.normalize, options.samples, limits, notes.append
-    )
-    options.recovery.before(graph, samples)
-    ranges, count = measure(graph, profile, samples, options, notes, on_event)
-    maker = Maker(graph, profile, ranges, samples, exclude, options.recovery)
+    samples = _samples(graph, data, options, notes)
+    recovery = options.recovery or _chosen(graph, profile, samples, options, notes, on_event)
+    maker, count = _calibrated(graph, profile, samples, recovery, options, notes, on_event)
     verdict = gate(maker, options.profile, options.gate, notes, on_event)
     if verdict is not None:
         maker = gated(maker, verdict)
@@ -170,7 +167,9 @@ def quantize_model(
     if options.max_drop is None:
         plan, model = maker.model()
     else:
-        plan, kept = within(maker, options.max_drop, options.metric, on_event)
+        times = verdict.times if verdict and verdict.times.origin == MEASURED else None
+        target = target_of(options.profile)
+        plan, kept = within(maker, options.max_drop, options.metric, target, times, on_event)
         model = kept.model
     if verdict is not None:
         plan.left.update(verdict.reasons)
@@ -178,8 +177,40 @@ def quantize_model(
     if not plan.units:
         notes.append("nothing of the model is worth quantizing")
     if options.io_dtype != "float":
-        notes += _border(model, graph, plan, ranges, options.io_dtype)
+        notes += _border(model, graph, plan, maker.ranges, options.io_dtype)
     return Quantized(model, graph, plan, scheme, count, [*notes, *plan.notes], kept, verdict)
+
+
+def _calibrated(
+    graph: Graph,
+    profile: Profile,
+    samples: Iterable[Sample],
+    recovery: Recovery,
+    options: QuantizeOptions,
+    notes: list[str],
+    on_event: OnEvent,
+) -> tuple[Maker, int]:
+    """What makes quantized models of `graph`, which is changed, and of how many samples."""
+    recovery.before(graph, samples)
+    ranges, count = measure(graph, profile, samples, options, notes, on_event)
+    exclude = (*options.exclude, *options.overrides.floats)
+    return Maker(graph, profile, ranges, samples, exclude, recovery), count
+
+
+def _chosen(
+    graph: Graph,
+    profile: Profile,
+    samples: Iterable[Sample],
+    options: QuantizeOptions,
+    notes: list[str],
+    on_event: OnEvent,
+) -> Recovery:
+    def quantize(twin: Graph, recovery: Recovery, half: Iterable[Sample]) -> onnx.ModelProto:
+        return _calibrated(twin, profile, half, recovery, options, [], on_event)[0].model()[1]
+
+    recovery, why = choose(graph, samples, quantize)
+    notes += [why] if why else []
+    return recovery
 
 
 def profile_of(options: QuantizeOptions) -> Profile:
@@ -200,8 +231,8 @@ def profile_of(options: QuantizeOptions) -> Profile:
 def _check_uncalibrated(options: QuantizeOptions) -> None:
     """Raises UsageError for an option that only calibrated schemes have."""
     given = {
-        "--max-drop": options.max_drop is not None,
-        "--equalize, --smooth, --rounding or --bias-correction": options.recovery != Recovery(),
+        "--equalize, --smooth, --rounding or --bias-correction": options.recovery
+        not in (None, Recovery()),
         "--io-dtype": options.io_dtype != "float",
     }
     for name, used in given.items():
@@ -209,28 +240,39 @@ def _check_uncalibrated(options: QuantizeOptions) -> None:
             raise UsageError(f"{options.scheme} is not calibrated: w8a8 alone has it", where=name)
 
 
-def _without_data(
+def _samples(
+    graph: Graph,
+    data: Sequence[str] | Mapping[str, Array],
+    options: QuantizeOptions,
+    notes: list[str],
+) -> CalibrationData:
+    limits = index_limits(graph.to_onnx())
+    return CalibrationData(
+        input_specs(graph), data, options.normalize, options.samples, limits, notes.append
+    )
+
+
+def _weights_alone(
     graph: Graph,
     scheme: Scheme,
     profile: Profile,
-    formula: str,
-    exclude: Sequence[str],
+    data: Sequence[str] | Mapping[str, Array],
+    options: QuantizeOptions,
     notes: list[str],
+    on_event: OnEvent,
 ) -> Quantized:
-    """A scheme that needs no calibration."""
-    plan = Plan([], {}, {}, {})
-
-    def watch(event: Event) -> None:
-        if event.kind == "rewrite":
-            plan.units.append(event.node)
-        elif event.kind == "skip":
-            plan.left[event.node] = event.reason
-
-    twin = graph.copy()
-    optimize(twin, [pass_of(scheme, formula, profile, exclude)], on_event=watch)
-    least = max(scheme.opset, FORMULAS[formula])
-    twin.source_opset = max(twin.source_opset, min(least, twin.opset))
-    return Quantized(twin.to_source_opset(), graph, plan, scheme, 0, notes)
+    """A scheme that needs no calibration; samples only to keep an accuracy budget."""
+    _check_uncalibrated(options)
+    exclude = (*options.exclude, *options.overrides.floats)
+    if options.max_drop is None:
+        maker = WeightMaker(graph, profile, scheme.name, options.formula, (), exclude)
+        plan, model = maker.model()
+        return Quantized(model, graph, plan, scheme, 0, notes)
+    samples = _samples(graph, data, options, notes)
+    maker = WeightMaker(graph, profile, scheme.name, options.formula, samples, exclude)
+    target = target_of(options.profile)
+    plan, kept = within(maker, options.max_drop, options.metric, target, None, on_event)
+    return Quantized(kept.model, graph, plan, scheme, 0, notes, kept)
 
 
 def prepare(source: ModelSource, options: QuantizeOptions, notes: list[str]) -> Graph:
@@ -262,7 +304,7 @@ def measure(
     wanted = dict.fromkeys(structure(graph, profile, options.exclude).tensors())
     if options.io_dtype != "float":
         wanted |= dict.fromkeys(t for t in graph.gs.outputs if t.dtype == np.float32)
-    found, count = statistics(
+    found, count, zeros = statistics(
         graph,
         list(wanted),
         samples,
@@ -275,6 +317,12 @@ def measure(
     if count < FEW_SAMPLES:
         notes.append(
             f"calibrated with {count} sample{'s'[: count != 1]} only; ranges may be too narrow"
+        )
+    for name, places in zeros.items():
+        channels = ", ".join(map(str, places[:8])) + ("..." if len(places) > 8 else "")
+        notes.append(
+            f"channels of input '{name}' are zero on all samples ({channels}); their range is "
+            "taken to be that of the others"
         )
     ranges = {name: range_of(options.calibrator, each, profile) for name, each in found.items()}
     if options.io_dtype != "float":

@@ -1,10 +1,9 @@
-"""How much each layer's quantization alone changes what a model gives."""
+"""How much each layer alone, quantized, changes what a model gives."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -21,24 +20,6 @@ SAMPLES = 8
 """That sensitivity is measured with."""
 LIMIT_S = 300.0
 """For ONNX Runtime to load a model, and for each run: a foreign model may loop for ever."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A product that may be in integers.
-
-    `noise` is the error of the model's outputs where it alone is, in squares, as a share of the
-    outputs'; `cost` is what it takes longer in floats, in whatever unit.
-    """
-
-    name: str
-    noise: float
-    cost: float
-
-    @property
-    def gain(self) -> float:
-        """Error that leaves with the layer's quantization, for what that costs."""
-        return self.noise / max(self.cost, 1.0)
 
 
 class Runner:
@@ -75,26 +56,29 @@ class Runner:
             raise DataError(f"ONNX Runtime cannot run the model: {error.what}") from error
 
 
-def rank(
+def noises(
     runner: Runner,
-    costs: Mapping[str, float],
-    alone: Callable[[str], onnx.ModelProto],
+    layers: Sequence[str],
+    rungs: Sequence[str],
+    alone: Callable[[str, str], onnx.ModelProto],
     plain: onnx.ModelProto,
     samples: Sequence[Sample],
     on_layer: Callable[[int], None] = lambda done: None,
-) -> list[Layer]:
-    """The layers of `costs`, those first whose quantization does most harm for what it saves.
+) -> dict[str, dict[str, float]]:
+    """By layer and rung, the error of the model's outputs, in squares, as a share of the outputs'.
 
-    `alone` is the model in which one layer is quantized, `plain` the one in which none is;
-    `on_layer` hears after each layer how many are measured.
+    `alone` is the model in which one layer is on a rung and all others are floats, `plain` the one
+    in which all are; `on_layer` hears after each layer how many are measured.
     """
     wanted = outputs(runner, plain, samples)
-    layers = []
-    for done, (name, cost) in enumerate(costs.items(), 1):
-        given = outputs(runner, alone(name), samples)
-        layers.append(Layer(name, sum(noise(wanted, given).values()), cost))
+    found: dict[str, dict[str, float]] = {}
+    for done, layer in enumerate(layers, 1):
+        found[layer] = {}
+        for rung in rungs:
+            given = outputs(runner, alone(layer, rung), samples)
+            found[layer][rung] = sum(noise(wanted, given).values())
         on_layer(done)
-    return sorted(layers, key=lambda layer: -layer.gain)
+    return found
 
 
 def outputs(

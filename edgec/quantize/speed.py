@@ -17,6 +17,8 @@ from edgec.quantize.profiles import profiles
 
 GATES = ("auto", "measure", "model", "off")
 
+WITHOUT_TARGET = "x86-64-v4+avx512vnni"
+
 OnEvent = Callable[[Mapping[str, Any]], None]
 
 
@@ -55,6 +57,12 @@ def gate(
             notes.append(f"the speed gate goes by a model, since compiling failed: {error.what}")
     units = structure(maker.graph, maker.profile, maker.exclude).units
     return judge(maker.graph, units, modelled(units, target))
+
+
+def target_of(profile: str) -> targets.Target:
+    """The target that `profile` names, or one for all profiles that are none's: it has products of
+    bytes."""
+    return targets.resolve(WITHOUT_TARGET if profile in profiles() else profile)
 
 
 def gated(maker: Maker, verdict: Verdict) -> Maker:

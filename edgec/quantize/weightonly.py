@@ -102,8 +102,18 @@ def _products(graph: Graph, profile: Profile) -> list[Unit]:
     return [unit for unit in find_units(graph, profile)[0] if unit.weight is not None]
 
 
+def is_narrowed(unit: Unit, exclude: Collection[str]) -> bool:
+    """Whether the weights of `unit` are kept in fewer bits."""
+    try:
+        _guard(unit, exclude)
+    except Skip:
+        return False
+    return True
+
+
 def _guard(unit: Unit, exclude: Collection[str]) -> None:
-    assert unit.weight is not None
+    if unit.weight is None:
+        raise Skip("both operands are computed")
     if {unit.name, unit.first.op, unit.first.name}.intersection(exclude):
         raise Skip("it is excluded")
     if unit.first.inputs[unit.weight].values.size < LEAST:

@@ -48,7 +48,7 @@ class Kernel:
     def of(call: Call, lowered: Lowered, plan: Plan) -> Kernel:
         """The kernel of a call of `plan.program`, which was made of `lowered`."""
         in_place = plan.in_place.get(call.kernel)
-        function = lowered.kernels[in_place.kernel if in_place else call.kernel]
+        function = function_of(call, lowered, plan)
         numbers = (*call.inputs, *call.outputs)
         program = plan.program
         buffers = []
@@ -64,3 +64,10 @@ class Kernel:
             buffers.append(Buffer(str(param.dtype), buffer.nbytes, role, data))
         overwrites = (in_place.source, in_place.target) if in_place else None
         return Kernel(call.kernel, function, tuple(buffers), overwrites)
+
+
+def function_of(call: Call, lowered: Lowered, plan: Plan) -> tirx.PrimFunc:
+    """The unscheduled code of the kernel of a call of `plan.program`, which was made of
+    `lowered`."""
+    in_place = plan.in_place.get(call.kernel)
+    return lowered.kernels[in_place.kernel if in_place else call.kernel]

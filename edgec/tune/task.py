@@ -16,7 +16,7 @@ from edgec.lower.extract import Lowered
 from edgec.plan import Plan
 from edgec.profilereport import label_of
 from edgec.program import Call
-from edgec.tune.kernel import Kernel
+from edgec.tune.kernel import Kernel, function_of
 
 WORTH = 0.97
 """The costliest kernels that together take this share of the model's time are tuned."""
@@ -62,9 +62,7 @@ def tasks(
     """
     groups: dict[str, dict[str, Call]] = defaultdict(dict)
     for call in plan.program.calls():
-        in_place = plan.in_place.get(call.kernel)
-        function = lowered.kernels[in_place.kernel if in_place else call.kernel]
-        groups[kernel_key(function)].setdefault(call.kernel, call)
+        groups[kernel_key(function_of(call, lowered, plan))].setdefault(call.kernel, call)
     found = [_task(key, calls, lowered, plan, seconds) for key, calls in groups.items()]
     found.sort(key=lambda task: -task.seconds)
     whole = sum(task.seconds for task in found)

@@ -1,6 +1,7 @@
 """`tune`: measure a model's kernels under other choices than the rules', and keep what is faster.
 
-compile by the rules -> time every kernel -> tasks -> trials -> compile by the records -> compare
+compile by the rules -> time every kernel -> tasks -> trials -> compile by the records -> time every
+kernel again, and correct the records -> compare
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from edgec.tune.origin import Origin
 from edgec.tune.records import Store
 from edgec.tune.report import Found, Tuned
 from edgec.tune.session import Budget, OnEvent, Session
+from edgec.tune.settle import Neighbours, settle
 from edgec.tune.task import Tasks, tasks
 
 REASONS = 3
@@ -104,9 +106,21 @@ def tune(
                 seconds = whole.kernel_seconds_on(started, lowered, planned, threads)
         chosen = tasks(lowered, planned, seconds, tuning.only)
         on_event(_described(chosen))
-        found = _search(chosen, measurer, _origin(target, threads, tuning), tuning, on_event)
+        origin = _origin(target, threads, tuning)
+        found = _search(chosen, measurer, origin, tuning, on_event)
         by_records = replace(by_rule, records=tuning.records, threads=threads)
-        compile_model(model, after, by_records, cache=cache, on_event=_without_notes(on_event))
+
+        def compiled() -> Path:
+            compile_model(model, after, by_records, cache=cache, on_event=_without_notes(on_event))
+            return after
+
+        if runs:
+            on_event({"event": "stage", "stage": "settle", "state": "start"})
+            neighbours, store = Neighbours.of(lowered, planned), Store(tuning.records)
+            if count := settle(compiled, before, sample, neighbours, origin, store):
+                text = f"{count} kernels are faster by themselves, but not in the model: corrected"
+                on_event({"event": "note", "text": text})
+        compiled()
         if runs:
             old, new = whole.alternate(before, after, sample, threads, on_event)
             times, speedup = (old.median, new.median), Ratio.of(old, new)

@@ -15,7 +15,14 @@ from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
 from edgec.targets.cpu.depthwise_quads import copy_border, sum_tile
 from edgec.targets.cpu.knobs import Choose, number, under
-from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, take_terms, tile
+from edgec.targets.cpu.tiles import (
+    TERMS,
+    depthwise_columns,
+    step_of,
+    sum_in_registers,
+    take_terms,
+    tile,
+)
 
 _BAND_BYTES = 256 << 10
 """Of the image between, that a thread computes at a time."""
@@ -40,9 +47,9 @@ def schedule_chain(schedule: s_tir.Schedule, target: Target, choose: Choose) -> 
         return False
     first = names.index("conv2d_blocked")
     between = names[first + 2 : second]
-    if first > 1 or between not in _DEPTHWISE[names[second]] or len(blocks) != second + 2:
+    if between not in _DEPTHWISE[names[second]] or len(blocks) != second + 2:
         return False
-    if (first == 1 and names[0] != "pad") or not is_output(schedule, blocks[-1]):
+    if names[:first] not in ([], ["pad"], [TERMS]) or not is_output(schedule, blocks[-1]):
         return False
     _schedule(schedule, blocks, first, second, target, choose)
     return True
@@ -64,12 +71,16 @@ def _schedule(
     )
     before = blocks[first + 2 : second]
     by_quads = schedule.get(depthwise).name_hint == "depthwise_quads"
-    for border in blocks[:first] if by_quads else (*blocks[:first], *before):
+    borders = [each for each in blocks[:first] if schedule.get(each).name_hint != TERMS]
+    for border in borders if by_quads else (*borders, *before):
         schedule.compute_inline(border)
     _, channels, rows, width, lanes = extents(schedule, output)
     _, _, image_rows, image_width, _ = extents(schedule, image)
     of_conv, of_depthwise = under("conv", choose), under("depthwise", choose)
-    blocks_in, columns_in = tile(channels, image_width, target, lanes, of_conv, short=True)
+    step = step_of(schedule, conv)
+    blocks_in, columns_in = tile(
+        channels, image_width, target, lanes, of_conv, step=step, short=True
+    )
     row_bytes = 4 * blocks_in * image_width * lanes * image_rows // rows
     band = largest_divisor(rows, max(_BAND_ROWS, _BAND_BYTES // row_bytes))
     bands = [n for n in range(4, rows + 1) if rows % n == 0 and n * row_bytes <= 4 * _BAND_BYTES]

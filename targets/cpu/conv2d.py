@@ -31,8 +31,10 @@ from edgec.targets.cpu.elementwise import vectorise_and_share
 from edgec.targets.cpu.knobs import Choose, number, whether
 from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import (
+    FLOATS,
     depthwise_columns,
     most_sums,
+    step_of,
     sum_in_registers,
     take_terms,
     tile,
@@ -115,9 +117,16 @@ def _schedule_dense(
         schedule_by_parts(schedule, conv.sums, conv.output, target, choose)
         return
     _, channels, _, width, lanes = extents(schedule, conv.output)
-    short = math.prod(extents(schedule, conv.sums)[5:]) <= _SHORT
-    blocks, columns = tile(channels, width, target, lanes, choose, short=short)
+    terms, step = math.prod(extents(schedule, conv.sums)[5:]), step_of(schedule, conv.sums)
+    short = terms <= _SHORT and step is FLOATS
+    blocks, columns = tile(channels, width, target, lanes, choose, step=step, short=short)
     shared = tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
+    inputs = schedule.get(conv.sums).reads[0].source
+    *_, term = sum_in_registers(schedule, conv.sums, target, choose)
+    if packed:
+        schedule.unroll(term)
+    else:
+        take_terms(schedule, conv.sums, inputs, term, blocks * columns, target, choose)
     by_row = bool(conv.borders) and rows_first and whether(choose, "border_by_row", True)
     for border in conv.borders:
         if by_row:
@@ -125,12 +134,6 @@ def _schedule_dense(
             schedule.vectorize(schedule.get_loops(border)[-1])
         else:
             vectorise_and_share(schedule, border, target)
-    inputs = schedule.get(conv.sums).reads[0].source
-    *_, term = sum_in_registers(schedule, conv.sums, target, choose)
-    if packed:
-        schedule.unroll(term)
-    else:
-        take_terms(schedule, conv.sums, inputs, term, blocks * columns, target, choose)
 
 
 def _rows_first(schedule: s_tir.Schedule, conv: Convolution, choose: Choose) -> bool:

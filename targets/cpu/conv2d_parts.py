@@ -23,7 +23,7 @@ from edgec.targets.cpu.blocks import extents, largest_divisor
 from edgec.targets.cpu.knobs import Choose, number, whether
 from edgec.targets.cpu.prefetch import mark
 from edgec.targets.cpu.sharing import products_pay
-from edgec.targets.cpu.tiles import sum_in_registers, take_terms, tile
+from edgec.targets.cpu.tiles import step_of, sum_in_registers, take_terms, tile
 
 _PART_BYTES = 20 << 10
 """Weights of a part, beside which its inputs and sums find room."""
@@ -56,7 +56,8 @@ def schedule_by_parts(
     """Arrange the loops; channel tiles are shared among threads."""
     weights = schedule.get(conv).reads[1].source
     batches, channels, _, width, lanes, inner, *window = extents(schedule, conv)
-    blocks, columns = tile(channels, width, target, lanes, choose)
+    step = step_of(schedule, conv)
+    blocks, columns = tile(channels, width, target, lanes, choose, step=step)
     depth = _depth(inner, 4 * math.prod(window) * lanes * blocks, choose)
     work = math.prod(extents(schedule, conv))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
@@ -10,6 +11,12 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import SPATIAL, extent, iter_types, largest_divisor
 from edgec.targets.cpu.knobs import Choose, number, whether
+
+TERMS = "terms"
+"""The block that puts bytes together, four or two in an integer (`edgec.lower.dot_forms`)."""
+
+_PAIRED = 4
+"""Columns whose weights lie together where bytes are multiplied in pairs."""
 
 _SPARE_REGISTERS = 2
 """The fewest registers that are left for operands while sums are accumulated."""
@@ -31,6 +38,30 @@ _WRITTEN = 128
 
 _UNEVEN, _SHORT_UNEVEN = 0.9, 0.75
 """What is left of the speed where a last tile has to be cut off."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Instructions of a step of a sum where operands come from registers: for each vector of sums,
+    for each vector of weights, and for each column; and registers that its operands take."""
+
+    product: float
+    weights: float
+    column: float
+    spare: int = 0
+
+
+FLOATS = Step(product=1, weights=1, column=1 / 4)
+_QUADS = Step(product=1, weights=1 / 2, column=3 / 4)
+_PAIRS = Step(product=3, weights=1 / 2, column=9 / 4, spare=12)
+
+
+def step_of(schedule: s_tir.Schedule, block: SBlockRV) -> Step:
+    """What a step of the sums of `block` takes."""
+    if is_paired(schedule, block):
+        return _PAIRS
+    staged = any(_makes_terms(schedule, each) for each in schedule.get_producers(block))
+    return _QUADS if staged else FLOATS
 
 
 def registers_of(target: Target, lanes: int) -> int:
@@ -68,6 +99,7 @@ def tile(
     lanes: int,
     choose: Choose,
     *,
+    step: Step = FLOATS,
     short: bool = False,
 ) -> tuple[int, int]:
     """Blocks of `channels` output channels and columns of `width` per tile.
@@ -80,7 +112,7 @@ def tile(
     """
     most = few_sums(target, lanes) if short else most_sums(target, lanes)
     scores = {
-        (blocks, columns): _score(channels, width, blocks, columns, target, lanes, short)
+        (blocks, columns): _score(channels, width, blocks, columns, target, lanes, step, short)
         for columns in range(1, min(width, most_sums(target, lanes)) + 1)
         for blocks in ((1, 2, 4) if channels % 2 == 0 else (1, 2, 3))
         if blocks <= channels and blocks * columns <= most_sums(target, lanes)
@@ -103,15 +135,24 @@ def _is_even(width: int, columns: int) -> bool:
 
 
 def _score(
-    channels: int, width: int, blocks: int, columns: int, target: Target, lanes: int, short: bool
+    channels: int,
+    width: int,
+    blocks: int,
+    columns: int,
+    target: Target,
+    lanes: int,
+    step: Step,
+    short: bool,
 ) -> tuple[float, int, int]:
     """How good a tile is; the first number is the share of the multiply-add units' time used."""
     registers = registers_of(target, lanes)
     sums = blocks * columns
     work = registers * sums
     if target.lane_operands:
-        efficiency = work / (max(work, _CHAINS) + registers * blocks + columns / 4)
-        held = registers * blocks + columns
+        products = step.product * work
+        operands = step.weights * registers * blocks + step.column * columns
+        efficiency = products / (max(products, _CHAINS) + operands)
+        held = registers * blocks + columns + step.spare
     else:
         efficiency = work / max(work, _LOAD * (registers * blocks + columns), _CHAINS)
         held = min(registers * blocks + 1, registers + columns)
@@ -143,17 +184,26 @@ def sum_in_registers(
     by_column = held <= target.vector_registers
     if blocks > 1 and columns > 1:
         by_column = whether(choose, "by_column", by_column)
-    inner = (column, channel) if by_column else (channel, column)
-    schedule.reorder(*outer, *summed, batch, row, *inner, lane)
-    for loop in (batch, row, *inner):
+    inner = [batch, row, *((column, channel) if by_column else (channel, column))]
+    if lanes > _PAIRED and is_paired(schedule, block):
+        word, lane = schedule.split(lane, factors=[None, _PAIRED])
+        inner.append(word)
+    schedule.reorder(*outer, *summed, *inner, lane)
+    for loop in inner:
         schedule.unroll(loop)
     schedule.vectorize(lane)
     init = schedule.decompose_reduction(block, summed[0])
-    *flat, lane = schedule.get_loops(init)[-5:]
+    *flat, lane = schedule.get_loops(init)[-len(inner) - 1 :]
     for loop in flat:
         schedule.unroll(loop)
     schedule.vectorize(lane)
     return summed
+
+
+def is_paired(schedule: s_tir.Schedule, block: SBlockRV) -> bool:
+    """Whether a block multiplies pairs of bytes (`edgec.lower.dot_forms`)."""
+    kinds = {str(region.source.dtype) for region in schedule.get(block).reads}
+    return {"int16", "int32"} <= kinds
 
 
 def take_terms(
@@ -171,20 +221,29 @@ def take_terms(
     are loaded at once, as vectors: a load is an instruction of its own there.
     """
     terms = extent(schedule, loop)
-    together = next((n for n in (8, 4) if terms % n == 0 and n * sums <= _WRITTEN), 1)
-    if not target.lane_operands or together == 1:
+    staged = [each for each in schedule.get_producers(block) if _makes_terms(schedule, each)]
+    most = (terms,) if staged else (8, 4)
+    together = next((n for n in most if terms % n == 0 and n * sums <= _WRITTEN), 1)
+    if not staged and (not target.lane_operands or together == 1):
         unroll_terms(schedule, loop, sums, choose)
         return
     outer, few = schedule.split(loop, factors=[None, together])
     schedule.unroll(few)
-    index = [region.source for region in schedule.get(block).reads].index(inputs)
-    held = schedule.cache_read(block, index, "global")
+    if staged:
+        (held,) = staged
+    else:
+        index = [region.source for region in schedule.get(block).reads].index(inputs)
+        held = schedule.cache_read(block, index, "global")
     around = len(schedule.get_loops(block)) - len(_inside(schedule, block, outer))
     schedule.compute_at(held, outer, preserve_unit_loops=True)
     *flat, lane = schedule.get_loops(held)[around:]
     for each in flat:
         schedule.unroll(each)
     schedule.vectorize(lane)
+
+
+def _makes_terms(schedule: s_tir.Schedule, block: SBlockRV) -> bool:
+    return bool(schedule.get(block).name_hint == TERMS)
 
 
 def _inside(schedule: s_tir.Schedule, block: SBlockRV, loop: LoopRV) -> list[LoopRV]:

@@ -19,7 +19,8 @@ from edgec.lower.kernels import compile_kernel
 from edgec.lower.lowering import fusion
 from edgec.targets import Target
 
-_LAUNCH = """
+LAUNCH = """
+#define _ISOC11_SOURCE
 #include <stdint.h>
 #include <stdlib.h>
 typedef struct { void *sync; int32_t tasks; } Group;
@@ -67,10 +68,21 @@ class Compiled:
         return self.steps[-1].output.copy()
 
 
-def compiled(
-    build: Callable[..., relax.Expr], inputs: Sequence[np.ndarray], target: Target, folder: Path
-) -> Compiled:
-    """`build(ctx, *inputs)` for `target`, fused; `folder` is for the library that is loaded."""
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel's object, what it reads, by name or as constants, and what it writes."""
+
+    symbol: str
+    object: bytes
+    reads: tuple[str | np.ndarray, ...]
+    writes: str
+    output: np.ndarray
+
+
+def kernels(
+    build: Callable[..., relax.Expr], inputs: Sequence[np.ndarray], target: Target
+) -> list[Kernel]:
+    """`build(ctx, *inputs)` for `target`, fused: its kernels in order."""
     builder = relax.BlockBuilder()
     variables = [
         relax.Var(f"x{i}", relax.TensorType(array.shape, array.dtype.name))
@@ -78,31 +90,46 @@ def compiled(
     ]
     with builder.function("main", variables):
         with builder.dataflow():
-            result = builder.emit_output(build(Context(builder, target.channel_block), *variables))
+            ctx = Context(builder, target.channel_block, dots=target.dots)
+            result = builder.emit_output(build(ctx, *variables))
         builder.emit_func_output(result)
     fused = fusion(builder.get())[-1]
-    files = [folder / "launch.c"]
-    files[0].write_text(_LAUNCH)
-    calls: list[tuple[str, tuple[str | np.ndarray, ...], str, np.ndarray]] = []
+    made: list[Kernel] = []
     for binding in fused["main"].body.blocks[0].bindings:
         value = binding.value
         if not isinstance(value, relax.Call):
             continue
-        symbol, out = f"k{len(calls)}", value.ty_args[0]
-        made = compile_kernel(save_json(fused[value.args[0]]), symbol, target, None, {})
-        files.append(folder / f"{symbol}.o")
-        files[-1].write_bytes(made.object)
+        symbol, out = f"k{len(made)}", value.ty_args[0]
+        code = compile_kernel(save_json(fused[value.args[0]]), symbol, target, None, {})
         reads = tuple(
             _aligned(each.value.numpy()) if isinstance(each, Constant) else each.name
             for each in value.args[1].fields
         )
         shape = [int(n) for n in out.shape.values]
         output = _aligned(np.zeros(shape, str(out.dtype)))
-        calls.append((symbol, reads, binding.var.name, output))
+        made.append(Kernel(symbol, code.object, reads, binding.var.name, output))
+    return made
+
+
+def compiled(
+    build: Callable[..., relax.Expr], inputs: Sequence[np.ndarray], target: Target, folder: Path
+) -> Compiled:
+    """`build(ctx, *inputs)` for `target`, fused; `folder` is for the library that is loaded."""
+    every = kernels(build, inputs, target)
+    files = [folder / "launch.c"]
+    files[0].write_text(LAUNCH)
+    for kernel in every:
+        files.append(folder / f"{kernel.symbol}.o")
+        files[-1].write_bytes(kernel.object)
     library = folder / "kernels.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", *files, "-o", library, "-lm"], check=True)
     loaded = ctypes.CDLL(str(library))
-    return Compiled(tuple(Step(getattr(loaded, name), *rest) for name, *rest in calls))
+    return Compiled(
+        tuple(
+            Step(getattr(loaded, each.symbol), each.reads, each.writes, each.output)
+            for each in every
+        )
+    )
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:

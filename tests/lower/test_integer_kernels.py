@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tvm import relax
 
 from edgec import targets
-from edgec.lower import integer_conv, integer_matmul
+from edgec.lower import integer_conv, integer_matmul, integer_stem
+from edgec.lower.context import Context
 from edgec.lower.window import Window
 
 from .integer_running import compiled
@@ -98,3 +100,35 @@ def test_products(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     )
     exact = (a.astype(np.int64) - ZERO) @ weights.astype(np.int64)
     np.testing.assert_array_equal(kernel(a), exact)
+
+
+NARROW = (
+    (1, 8, Window((4, 3), (2, 2), (1, 2), (1, 2), (2, 3), (6, 5))),
+    (2, 20, window(9, 2, 1, 1)),
+)
+"""Channels in and out, and windows over images of so few channels that columns go side by side."""
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("layer", NARROW, ids=["one", "two"])
+def test_narrow_images(layer: tuple[int, int, Window], name: str, tmp_path: Path) -> None:
+    inputs, outputs, w = layer
+    target, numbers = targets.resolve(name), np.random.default_rng(inputs)
+    space = [
+        (size - 1) * stride + reach - before - after
+        for size, stride, reach, before, after in zip(
+            w.sizes, w.strides, w.reach, w.before, w.after, strict=True
+        )
+    ]
+    x = numbers.integers(0, 256, (1, inputs, *space)).astype(np.uint8)
+    weights = numbers.choice([-127, 127, -1, 0, 3, 50], (outputs, inputs, *w.kernel))
+    weights = weights.astype(np.int8)
+    kernel = compiled(lambda ctx, image: narrow_sums(ctx, image, weights, w), [x], target, tmp_path)
+    made = np.moveaxis(kernel(x), -1, 2).reshape(1, -1, *w.sizes)[:, :outputs]
+    np.testing.assert_array_equal(made, convolved(x, weights, w))
+
+
+def narrow_sums(ctx: Context, image: relax.Expr, weights: np.ndarray, w: Window) -> relax.Expr:
+    found = integer_stem.side_by_side(ctx, image, ZERO, weights, w)
+    assert found is not None
+    return integer_conv.sums(ctx, found[0], ZERO, *found[1:], 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import networkx
 import numpy as np
 import onnx
 import onnxruntime
@@ -52,18 +53,34 @@ def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How many detections there were, how many of them are still found, how many are new."""
+    """How many detections there were, how many of them are still found, how many are new.
+
+    The other two count each detection of one model for one of the other at most: `paired` is how
+    many pairs there are then, `unpaired` how many of the second model are in none.
+    """
 
     wanted: int
     kept: int
     new: int
+    paired: int
+    unpaired: int
 
 
 def judge(wanted: list[np.ndarray], given: list[np.ndarray]) -> Verdict:
     """A detection is kept, or not new, where one of the other model overlaps by over half."""
-    kept = new = 0
+    kept = new = paired = 0
     for expected, found in zip(wanted, given, strict=True):
         near = _overlaps(expected, found) > OVERLAP
         kept += int(near.any(axis=1).sum())
         new += int((~near.any(axis=0)).sum())
-    return Verdict(sum(map(len, wanted)), kept, new)
+        paired += _pairs(near)
+    return Verdict(sum(map(len, wanted)), kept, new, paired, sum(map(len, given)) - paired)
+
+
+def _pairs(near: np.ndarray) -> int:
+    """The most pairs of a row and a column that are near, each in one pair only."""
+    graph = networkx.Graph()
+    rows = [("row", i) for i in range(len(near))]
+    graph.add_nodes_from(rows)
+    graph.add_edges_from((("row", i), ("column", j)) for i, j in np.argwhere(near).tolist())
+    return len(networkx.bipartite.hopcroft_karp_matching(graph, rows)) // 2

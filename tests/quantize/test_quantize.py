@@ -14,6 +14,7 @@ from conftest import Edgec
 from edgec import targets
 from edgec.quantize.profiles import resolve
 from edgec.quantize.quantizer import QuantizeOptions, quantize_model
+from edgec.quantize.recover.recovery import Recovery
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
@@ -37,14 +38,17 @@ def test_trained_digits_are_still_told(name: str, profile: str) -> None:
 
 
 @pytest.mark.skipif(not faces.MODEL.exists(), reason="../shared is not there")
-@pytest.mark.parametrize("profile", ["portable", "x86"])
-def test_faces_are_found_again(profile: str) -> None:
-    """All photos, each half judged by ranges of the other."""
+@pytest.mark.parametrize(
+    ("profile", "recovery"), [("portable", Recovery()), ("x86", Recovery()), ("host", None)]
+)
+def test_faces_are_found_again(profile: str, recovery: Recovery | None) -> None:
+    """All photos, each half judged by ranges of the other. With what the command does by default,
+    for a target, also where each detection counts for one other only."""
     photos = faces.photos()
     wanted = faces.detections(faces.MODEL, photos)
     verdicts = []
     for half, other in ((slice(0, 6), slice(6, 12)), (slice(6, 12), slice(0, 6))):
-        options = QuantizeOptions(profile=profile)
+        options = QuantizeOptions(profile=profile, recovery=recovery)
         model = quantize_model(faces.MODEL, {"input": photos[half]}, options).model
         assert model.opset_import[0].version == 13
         verdicts.append(faces.judge(wanted[other], faces.detections(model, photos[other])))
@@ -52,6 +56,9 @@ def test_faces_are_found_again(profile: str) -> None:
     assert total == 604
     assert sum(verdict.kept for verdict in verdicts) >= 0.99 * total
     assert sum(verdict.new for verdict in verdicts) <= 0.01 * total
+    if recovery is None:
+        assert sum(verdict.paired for verdict in verdicts) >= 0.99 * total
+        assert sum(verdict.unpaired for verdict in verdicts) <= 0.01 * total
 
 
 @pytest.mark.parametrize("profile", ["portable", "x86"])

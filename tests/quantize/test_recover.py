@@ -16,6 +16,7 @@ from edgec.graph import Graph, load
 from edgec.passes.equalize_layers import EqualizeLayers
 from edgec.quantize.quantizer import Quantized, QuantizeOptions, quantize_model
 from edgec.quantize.recover import refine
+from edgec.quantize.recover.choose import CANDIDATES, choose
 from edgec.quantize.recover.joints import find_joints
 from edgec.quantize.recover.recovery import Recovery
 from edgec.quantize.recover.rounding import adaround, gptq
@@ -188,8 +189,8 @@ def test_rounding_lessens_the_loss_and_keeps_within_its_range() -> None:
     h = x.T @ x
     exact = random.uniform(-8, 8, (12, 5))
     nearest = np.clip(np.rint(exact), -7, 7)
-    for choose in (adaround, gptq):
-        chosen = choose(h @ exact, h, exact, -7, 7)
+    for way in (adaround, gptq):
+        chosen = way(h @ exact, h, exact, -7, 7)
         assert loss(h, exact, chosen) < 0.7 * loss(h, exact, nearest)
         assert np.abs(chosen).max() <= 7
         assert (chosen == np.rint(chosen)).all()
@@ -201,8 +202,8 @@ def test_rounding_lessens_the_loss_and_keeps_within_its_range() -> None:
 def test_rounding_by_uncorrelated_inputs_is_to_the_nearest() -> None:
     h = np.diag(np.arange(1.0, 7.0))
     exact = np.random.default_rng(5).uniform(-4, 4, (6, 3))
-    for choose in (adaround, gptq):
-        np.testing.assert_array_equal(choose(h @ exact, h, exact, -7, 7), np.rint(exact))
+    for way in (adaround, gptq):
+        np.testing.assert_array_equal(way(h @ exact, h, exact, -7, 7), np.rint(exact))
 
 
 @pytest.mark.parametrize(
@@ -233,3 +234,35 @@ def test_rows_times_columns_are_the_convolution(attributes: str) -> None:
     results = rows(unit, x, random) @ matrices
     given = results.transpose(1, 0, 2).reshape(2, *wanted.shape[2:], 6).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_serves_a_model_is_chosen_on_samples_apart(noise: dict[str, np.ndarray]) -> None:
+    """Smoothing is what small channels need; a single sample leaves nothing to judge by."""
+    model = uneven()
+    result = quantize_model(model, noise, QuantizeOptions(recovery=None))
+    [told] = [note for note in result.notes if "won back by" in note]
+    assert told.startswith("accuracy is won back by smoothing by 0.5 and bias correction: ")
+    by_hand = Recovery(smooth=0.5, bias_correction=True)
+    expected = quantize_model(model, noise, QuantizeOptions(recovery=by_hand))
+    assert result.model == expected.model
+
+    single = {"x": noise["x"][:1]}
+    result = quantize_model(model, single, QuantizeOptions(recovery=None))
+    assert not [note for note in result.notes if "won back by" in note]
+    assert result.model == quantize_model(model, single).model
+
+
+def test_only_samples_apart_judge(noise: dict[str, np.ndarray]) -> None:
+    """Each of the means is given every other sample; of equals the first is taken."""
+    graph = load(uneven())
+    quantized = quantize_model(uneven(), noise).model
+    seen: list[list[float]] = []
+
+    def quantize(twin: Graph, recovery: Recovery, half: Any) -> onnx.ModelProto:
+        seen.append([float(sample["x"].sum()) for sample in half])
+        return quantized if recovery.smooth else twin.to_source_opset()
+
+    samples = [{"x": x[None]} for x in noise["x"]]
+    recovery, _ = choose(graph, samples, quantize)
+    assert recovery == Recovery()
+    assert seen == len(CANDIDATES) * [[float(sample["x"].sum()) for sample in samples[::2]]]

@@ -114,7 +114,6 @@ def test_what_does_not_go_together_is_refused(edgec: Edgec) -> None:
         QuantizeOptions(scheme="w8a16", formula="logarithmic"),
         QuantizeOptions(scheme="w8a8", formula="power-of-two"),
         QuantizeOptions(scheme="fp16", formula="cubic"),
-        QuantizeOptions(scheme="w4a16", max_drop=0.01),
         QuantizeOptions(scheme="w4a16", io_dtype="uint8"),
         QuantizeOptions(calibrator="guess"),
     ):

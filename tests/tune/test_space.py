@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
 import tvm
 import tvm_ffi
@@ -67,7 +68,24 @@ def averaged(m: Model) -> None:
     m.out(m.node("GlobalAveragePool", x))
 
 
-CASES = (first_layer, dense, deep, depthwise, product, rows, transposed, pooled)
+def bytes_by_channel(m: Model) -> None:
+    x = m.given(m.random.integers(0, 256, (1, 32, 12, 14), np.uint8))
+    w = m.constant(m.random.integers(-128, 128, (32, 1, 3, 3), np.int8))
+    sums = m.node("ConvInteger", x, w, m.constant(np.uint8(128)), pads=[1, 1, 1, 1], group=32)
+    m.out(m.node("Cast", sums, to=onnx.TensorProto.FLOAT))
+
+
+CASES = (
+    first_layer,
+    dense,
+    deep,
+    depthwise,
+    product,
+    rows,
+    transposed,
+    pooled,
+    bytes_by_channel,
+)
 
 
 def kernels_of(build: Callable[[Model], None], target: targets.Target) -> list[tirx.PrimFunc]:
@@ -97,9 +115,12 @@ def results(
 ) -> list[np.ndarray]:
     """What the kernel computes by each of these decisions, of random inputs."""
     numbers = np.random.default_rng(0)
+    shapes = [([int(size) for size in param.shape], str(param.dtype)) for param in function.params]
     arrays = [
-        numbers.standard_normal([int(size) for size in param.shape]).astype(param.dtype)
-        for param in function.params
+        numbers.standard_normal(shape).astype(dtype)
+        if dtype == "float32"
+        else numbers.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, shape, dtype)
+        for shape, dtype in shapes
     ]
     module = tvm.IRModule(
         {

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from terminal import on_terminal
 
 from edgec.commands.arguments import seconds
 from edgec.errors import UsageError
+from edgec.tune import ranking
 from edgec.tune.records import Store
 
 Edgec = Callable[..., Any]
@@ -88,6 +90,30 @@ def test_what_is_known_is_not_measured_again(
     known = {(record.kernel, json.dumps(dict(record.decisions))) for record in before}
     first_time = [r for r in new if (r.kernel, json.dumps(dict(r.decisions))) not in known]
     assert len({(r.kernel, json.dumps(dict(r.decisions))) for r in first_time}) == 3
+
+
+def test_what_is_slower_in_the_model_is_corrected(
+    edgec: Edgec, digits: Path, tuned: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """A record that says twice as fast of a choice that is not."""
+    store = Store(tmp_path)
+    known = [record for record in Store(tuned[0]).read().records if not record.confirmed]
+    rule = next(r for r in known if "1x2x4x4x16 -> 1x2x4x4x16" in r.label and not r.decisions)
+    one_by_one = {"rows_first": 0, "by_parts": 1, "part": 1}
+    lie = replace(rule, decisions=one_by_one, baseline=rule.seconds, confirmed=True)
+    assert rule.seconds is not None
+    lie = replace(lie, seconds=rule.seconds / 2)
+    store.append(*known, lie)
+    words = ["--trials", TRIALS + 1, "--records", store.path, "--only", "conv2d", "--json"]
+    done = edgec("tune", digits, *words)
+    assert done.code == 0, done.err
+    assert "faster by themselves, but not in the model" in done.out
+    last = ranking.current(Store(tmp_path).read().records)
+    [corrected] = [r for r in last if r.key == lie.key and r.decisions == lie.decisions]
+    assert corrected.gain is not None
+    assert corrected.gain < 1
+    done = edgec("compile", digits, "-o", tmp_path / "a.edgec", "--records", store.path, "--json")
+    assert done.result["variants"][0]["tuned"] == 0
 
 
 def test_ctrl_c_ends_it_at_once_and_keeps_everything(

@@ -1,0 +1,56 @@
+"""Products of four bytes (`edgec.lower.dot`) on x86: VPDPBUSD, or VPMADDWD on 16 bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from edgec.lower.dot_vectors import Product, by_width, dot4, lanes_of, number, typed
+
+
+def product(flags: set[str]) -> Product:
+    """Of bytes without a sign and bytes with one, for a processor with these features."""
+    if {"avx512_vnni", "avx512vl"} <= flags:
+        wide = {16: _vnni("avx512.vpdpbusd.512"), 8: _vnni("avx512.vpdpbusd.256")}
+        return by_width(wide, dot4)
+    if "avx_vnni" in flags:
+        return by_width({8: _vnni("avx512.vpdpbusd.256")}, dot4)
+    widths = {}
+    if "avx512bw" in flags:
+        widths[16] = _pairs("avx512.pmaddw.d.512")
+    if "avx2" in flags:
+        widths[8] = _pairs("avx2.pmadd.wd")
+    if "sse4_2" in flags:
+        widths[4] = _pairs("sse2.pmadd.wd")
+    return by_width(widths, dot4)
+
+
+def _vnni(name: str) -> Product:
+    def product(total: Any, a: Any, w: Any) -> Any:
+        kind = typed("int8", 4 * lanes_of(a))
+        unsigned, signed = (tirx.reinterpret(kind, each) for each in (a, w))
+        return tirx.call_llvm_pure_intrin(
+            str(total.ty.dtype), f"llvm.x86.{name}", total, unsigned, signed
+        )
+
+    return product
+
+
+def _pairs(name: str) -> Product:
+    """By two multiply-adds of pairs of 16-bit numbers, of the even and of the odd bytes."""
+
+    def product(total: Any, a: Any, w: Any) -> Any:
+        halves, whole = typed("int16", 2 * lanes_of(a)), str(total.ty.dtype)
+
+        def halves_of(value: Any) -> Any:
+            return tirx.reinterpret(halves, value)
+
+        low, eight = number(0x00FF00FF, a), number(8, halves_of(w))
+        even = halves_of(a & low), (halves_of(w) << eight) >> eight
+        odd = halves_of((a >> number(8, a)) & low), halves_of(w) >> eight
+        for pair in (even, odd):
+            total = total + tirx.call_llvm_pure_intrin(whole, f"llvm.x86.{name}", *pair)
+        return total
+
+    return product

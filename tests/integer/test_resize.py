@@ -1,0 +1,40 @@
+"""Images of quantized elements made larger, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lower.many_nodes import RUNNABLE
+
+from integer.contract import Array, Scaled, numbers_of, quantized
+from integer.models import Model
+from integer.running import outputs
+
+
+def doubled(x: Array, axis: int) -> Array:
+    """Four times the values at twice as many places, between those of `x`: three parts of the
+    nearest, one of the next; the edge is its own neighbour."""
+    x = np.moveaxis(x, axis, -1)
+    before = np.concatenate([x[..., :1], x[..., :-1]], -1)
+    after = np.concatenate([x[..., 1:], x[..., -1:]], -1)
+    pairs = np.stack([3 * x + before, 3 * x + after], -1)
+    return np.moveaxis(pairs.reshape(*x.shape[:-1], -1), -1, axis)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("to", [Scaled(0.0371, 100), Scaled(0.0123, 7)], ids=["same", "other"])
+def test_means_of_neighbours(name: str, to: Scaled, session_cache: Path) -> None:
+    """Every other mean of four is half-way between two integers: ties go to even."""
+    by, model = Scaled(0.0371, 100), Model((1, 20, 5, 6))
+    sizes = model.constant([1, 1, 2, 2], "float32")
+    y = model.node("Resize", model.through("x", by), "", sizes, mode="linear")
+    y = model.through(y, to)
+    x = (np.random.default_rng(1).standard_normal(model.shape) * 2).astype(np.float32)
+    sixteenths = doubled(doubled(quantized(x, by).astype(np.int64) - by.zero, 2), 3)
+    steps = (sixteenths / 16).astype(np.float32) * np.float32(by.scale / to.scale)
+    elements = np.clip(np.rint(steps).astype(np.int64) + to.zero, *to.limits).astype(to.dtype)
+    expected = numbers_of(elements, to)
+    made = outputs(model.proto(y, expected.shape), {"x": x}, name, session_cache)
+    np.testing.assert_array_equal(made, expected)
