@@ -110,8 +110,8 @@ class Target:
         return "signed" if "asimddp" in self.cpu_flags else "pairs"
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says of the target: everything, so that `from_facts` makes it again, but
-        for the place of a toolkit on this machine."""
+        """What the manifest says of the target: all that `from_facts` makes it again from, and so
+        not the place of a toolkit on this machine."""
         facts = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         del facts["cuda_path"]
         return facts | {"optional": dict(self.optional), "cores": dict(self.cores)}
