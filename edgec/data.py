@@ -86,7 +86,9 @@ class Dataset:
                         unreported.remove(name)
                         where = f"input {name!r}, sample {index}"
                         if self._finite:
-                            raise DataError(found, where=where)
+                            raise DataError(
+                                found, where=where, hint="repair the sample, or leave it out"
+                            )
                         self._note(f"{where}: {found}")
                 yield sample
         finally:
@@ -325,11 +327,12 @@ def _check_dtype(
         images.layout_of(spec.shape, f"--normalize {spec.name}")
         return rules[spec.name]
     opaque = given.kind == "V" and given.names is None and wanted.kind == "V"
+    pixels = f", or --normalize {spec.name}=MEAN,STD" if given == np.uint8 else ""
     if given != wanted and not (opaque and given.itemsize == wanted.itemsize):
         raise DataError(
             f"dtype {given} does not fit input {spec.name!r} {spec.dtype}",
             where=array.where,
-            hint=f"convert it on purpose: array.astype({spec.dtype!r})",
+            hint=f"convert it on purpose: array.astype({spec.dtype!r})" + pixels,
         )
     return None
 

@@ -8,7 +8,6 @@ and blocks are constants, and shared memory is declared in the source.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,7 +67,7 @@ def device_kernel(
     `overwrites` names an input and an output parameter that are one and the same memory. With
     `vectors` every buffer begins at a multiple of 16 bytes.
     """
-    whole = s_tir.Schedule(_with_plain_names(function))
+    whole = s_tir.Schedule(_with_numbers(function))
     inline_cheap_producers(whole)
     _inline_borders(whole)
     writer = _Writer(whole.mod["main"], symbol, target, overwrites, vectors)
@@ -76,18 +75,19 @@ def device_kernel(
     return writer.kernel()
 
 
-def _with_plain_names(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """`function` with letters, digits and '_' alone in its variables' names: those of the model's
-    tensors come into CUDA C."""
-    renamed: dict[int, tvm.ir.Var] = {}
+def _with_numbers(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """`function` with parameters called p0, p1, ...: theirs are the names of the model's tensors,
+    which may be anything, and would stand in the source."""
+    numbered = [
+        tirx.decl_buffer(buffer.shape, buffer.dtype, name=f"p{number}")
+        for number, buffer in enumerate(function.params)
+    ]
 
-    def plain(variable: tvm.ir.Var) -> tvm.ir.Var:
-        name = re.sub(r"\W", "_", variable.name, flags=re.ASCII)
-        if name == variable.name:
-            return variable
-        return renamed.setdefault(hash(variable), tvm.ir.Var(f"v{name}", variable.ty))
+    def renamed(buffer: tirx.Buffer) -> tirx.Buffer:
+        place = position(buffer, list(function.params))
+        return buffer if place is None else numbered[place]
 
-    return tvm_ffi.structural_map(function, (tvm.ir.Var, plain))
+    return tvm_ffi.structural_map(function, (tirx.Buffer, renamed))
 
 
 def _inline_borders(schedule: s_tir.Schedule) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from edgec.arrays import Array, is_float
 from edgec.cache import Cache, key_of, tool_digest
 from edgec.data import Sample
 from edgec.graph import Graph
@@ -27,32 +28,39 @@ def statistics(
     *,
     histograms: bool,
     on_sample: Callable[[int], None],
-) -> tuple[dict[str, Statistics], int]:
+) -> tuple[dict[str, Statistics], int, dict[str, list[int]]]:
     """Of `tensors`, by name, and of how many samples; with histograms where these are asked for.
+    By name of an input, its channels that are zero on all samples where others are not.
 
     `samples` are read a first time for what tells them from others. Raises what
     `edgec.quantize.calibrate` raises.
     """
-    data, count = _digest(samples)
+    data, count, zeros = _read(samples)
     names = sorted(tensor.name for tensor in tensors)
     model = graph.to_onnx().SerializeToString(deterministic=True)
     key = key_of(tool_digest("quantize"), model, data, names, histograms)
     stored = cache.get(_KIND, key)
     if stored is not None:
-        return _unpacked(stored), count
+        return _unpacked(stored), count, zeros
     found = calibrate(graph, tensors, samples, histograms=histograms, on_sample=on_sample)
     cache.put(_KIND, key, _packed(found))
-    return found, count
+    return found, count, zeros
 
 
-def _digest(samples: Iterable[Sample]) -> tuple[str, int]:
+def _read(samples: Iterable[Sample]) -> tuple[str, int, dict[str, list[int]]]:
+    """What tells the samples from others, how many there are, and channels that are zero."""
     digest = hashlib.sha256()
     count = 0
+    used: dict[str, Array] = {}
     for count, sample in enumerate(samples, 1):  # noqa: B007
         for name, array in sorted(sample.items()):
             digest.update(repr((name, array.dtype.name, array.shape)).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest(), count
+            if array.ndim >= 3 and is_float(array.dtype):
+                channels = np.moveaxis(array, 1, 0).reshape(array.shape[1], -1).any(axis=1)
+                used[name] = channels | used.get(name, np.zeros_like(channels))
+    zeros = {name: np.flatnonzero(~each).tolist() for name, each in used.items() if each.any()}
+    return digest.hexdigest(), count, {name: places for name, places in zeros.items() if places}
 
 
 def _packed(found: dict[str, Statistics]) -> bytes:

@@ -102,6 +102,10 @@ def make_plan(
     if unknown:
         able = structure(graph, profile, exclude, unknown)
     plan = Plan([unit.name for unit in able.units], {}, {}, able.left)
+    plan.notes += [
+        f"the range of '{name}' is not finite on the samples; what reads it stays in floats"
+        for name in sorted(unknown)
+    ]
     given = set(graph.gs.inputs)
     for members, (low, high) in _shared(able.units, ranges, graph):
         shared = grid(low, high, profile.activations, symmetric=profile.symmetric)

@@ -304,7 +304,7 @@ def measure(
     wanted = dict.fromkeys(structure(graph, profile, options.exclude).tensors())
     if options.io_dtype != "float":
         wanted |= dict.fromkeys(t for t in graph.gs.outputs if t.dtype == np.float32)
-    found, count = statistics(
+    found, count, zeros = statistics(
         graph,
         list(wanted),
         samples,
@@ -317,6 +317,12 @@ def measure(
     if count < FEW_SAMPLES:
         notes.append(
             f"calibrated with {count} sample{'s'[: count != 1]} only; ranges may be too narrow"
+        )
+    for name, places in zeros.items():
+        channels = ", ".join(map(str, places[:8])) + ("..." if len(places) > 8 else "")
+        notes.append(
+            f"channels of input '{name}' are zero on all samples ({channels}); their range is "
+            "taken to be that of the others"
         )
     ranges = {name: range_of(options.calibrator, each, profile) for name, each in found.items()}
     if options.io_dtype != "float":

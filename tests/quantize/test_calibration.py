@@ -166,3 +166,53 @@ def test_symmetry_granularity_and_overrides(tmp_path: Path, edgec: Edgec) -> Non
     for text in ("[]", "{", '{"ranges": {"relu1": [1]}}', '{"ranges": {"nothing": [0, 1]}}'):
         file.write_text(text)
         assert edgec(*words, "--overrides", file).code == 2
+
+
+def test_data_that_say_too_little_are_told_and_go_on() -> None:
+    """Few samples, a tensor or a channel that is zero on all, weights of zeros, and values so large
+    that what they are multiplied to is not finite."""
+    random = np.random.default_rng(0)
+    images = np.load(MODELS / "digits_test.npz")["image"][:16]
+    model = onnx.load(DIGITS)
+    [weights] = [t for t in model.graph.initializer if t.name == "conv2.weight"]
+    values = onnx.numpy_helper.to_array(weights).copy()
+    values[[3, 5]] = 0
+    weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+    coloured = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        m (float[1,3,8,8] x) => (float[1,2,8,8] y) { y = Conv <kernel_shape = [1,1]> (x, w) }"""
+    )
+    kernel = random.standard_normal((2, 3, 1, 1)).astype(np.float32)
+    coloured.graph.initializer.append(onnx.numpy_helper.from_array(kernel, "w"))
+    colours = random.standard_normal((8, 3, 8, 8)).astype(np.float32)
+    colours[:, 1] = 0
+    for source, data, told in (
+        (DIGITS, {"image": images[:3]}, "calibrated with 3 samples only"),
+        (DIGITS, {"image": 0 * images}, "tensor 'image' is zero on all samples"),
+        (coloured, {"x": colours}, "channels of input 'x' are zero on all samples (1)"),
+        (model, {"image": images}, "2 of 32 channels are zero; their scale is the bias's"),
+        (DIGITS, {"image": 0 * images + 3e38}, "is not finite on the samples"),
+    ):
+        result = quantize_model(source, data)
+        assert any(told in note for note in result.notes), (told, result.notes)
+        onnx.checker.check_model(result.model)
+    assert not any("channels" in n for n in quantize_model(DIGITS, {"image": images}).notes)
+
+
+def test_errors_of_data_say_what_to_do() -> None:
+    images = np.load(MODELS / "digits_test.npz")["image"][:16]
+    broken = images.copy()
+    broken[9, 0, 3, 3] = np.inf
+    for data, where, hint in (
+        ({"picture": images}, "", "inputs: image"),
+        ({"image": images[:, :, :, :7]}, "['image']", "samples stacked on axis 0"),
+        ({"image": images.astype(np.float64)}, "['image']", "array.astype('float32')"),
+        ({"image": (images * 255).astype(np.uint8)}, "['image']", "--normalize image=MEAN,STD"),
+        ({"image": broken}, "input 'image', sample 9", "repair the sample"),
+        ({"image": images[:0]}, "['image']", ""),
+    ):
+        with pytest.raises(DataError) as caught:
+            quantize_model(DIGITS, data)
+        assert caught.value.exit_code == 12
+        assert where in caught.value.where
+        assert hint in caught.value.hint

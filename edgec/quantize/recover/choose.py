@@ -18,8 +18,9 @@ from edgec.graph import Graph
 from edgec.quantize.recover.recovery import Recovery
 from edgec.quantize.sensitivity import Runner, noise, outputs
 
+_NOTHING = "none"
 CANDIDATES = {
-    "nothing": Recovery(),
+    _NOTHING: Recovery(),
     "bias correction": Recovery(bias_correction=True),
     "smoothing by 0.5 and bias correction": Recovery(smooth=0.5, bias_correction=True),
 }
@@ -58,7 +59,8 @@ def choose(graph: Graph, samples: Iterable[Sample], quantize: Quantize) -> tuple
             found[name] = max(noise(wanted, given).values(), default=0.0)
     best = min(found, key=lambda name: found[name])
     text = "; ".join(f"{name} {_decibels(share)}" for name, share in found.items())
-    return CANDIDATES[best], f"accuracy is won back by {best}: SQNR on samples apart: {text}"
+    how = "no means wins accuracy back" if best == _NOTHING else f"accuracy is won back by {best}"
+    return CANDIDATES[best], f"{how}: SQNR on samples apart: {text}"
 
 
 def _decibels(share: float) -> str:
