@@ -176,6 +176,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
     parser.add_argument("--name", help="name of the model in C; by default the file's")
     _compilers(parser)
+    _toolkit(parser)
     parser.add_argument(
         "--require",
         choices=("none", "host-twin", "emulated", "device"),
@@ -230,6 +231,7 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     _passes_options(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes that build kernels")
     _compilers(parser)
+    _toolkit(parser)
     parser.add_argument("--trusted", action="store_true", help="check the model in this process")
 
 
@@ -394,6 +396,12 @@ def _compilers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ndk", metavar="DIR", help="link for Android with this NDK")
 
 
+def _toolkit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cuda-path", metavar="DIR", help="compile for the GPU with the NVRTC of this toolkit"
+    )
+
+
 def _count(text: str) -> int:
     """A number that is not negative."""
     number = int(text)
@@ -492,6 +500,7 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
     _common(parser, "show:doctor")
     parser.add_argument("--target", metavar="NAME", help="what compiling for it needs")
     _compilers(parser)
+    _toolkit(parser)
 
 
 def _cache(parser: argparse.ArgumentParser) -> None:

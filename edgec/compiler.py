@@ -276,8 +276,10 @@ class Compilation:
         return reached
 
     def resolve(self, name: str) -> Target:
-        """The target called `name`; with an NDK, on Android."""
+        """The target called `name`; with an NDK, on Android; with the user's CUDA toolkit."""
         target = targets.resolve(name)
+        if target.gpu_arch and self.options.cuda_path:
+            target = replace(target, cuda_path=self.options.cuda_path)
         return target if self.options.ndk is None else targets.for_android(target)
 
     def require(self, target: Target, reached: str) -> None:

@@ -13,8 +13,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from edgec.cache import Cache
+from edgec.emit.cuda_nvrtc import has_gpu_part, nvrtc
 from edgec.emit.toolchain import Toolchain
-from edgec.errors import EdgecError
+from edgec.errors import EdgecError, TargetError
 from edgec.targets import Target, emulator, host, resolve, runs_here
 
 PINS = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
@@ -74,6 +75,8 @@ def examine(
     findings.append(_linker(target or _a_target(), cc, ndk))
     if target is not None:
         findings.append(_processor(target))
+        if has_gpu_part(target):
+            findings.append(_gpu_compiler(target))
     foreign = target or resolve("aarch64")
     if not runs_here(foreign):
         findings.append(_emulator(foreign))
@@ -125,6 +128,16 @@ def _tvm() -> Finding:
     pins = " ".join(f"'{name}=={version}'" for name, version in PINS.items())
     found = "saves, compiles and runs" if done.returncode == 0 else f"exit {done.returncode}"
     return Finding("TVM at work", found, done.returncode == 0, fix=f"pip install {pins}")
+
+
+def _gpu_compiler(target: Target) -> Finding:
+    """Whether the compiler for the target's GPU can be loaded."""
+    what = f"NVRTC for a driver of CUDA {target.cuda}"
+    try:
+        version = nvrtc(target.cuda, target.cuda_path).version
+    except TargetError as error:
+        return Finding(what, error.what, False, fix=error.hint)
+    return Finding(what, ".".join(map(str, version)), True)
 
 
 def _linker(target: Target, cc: str | None, ndk: str | None) -> Finding:

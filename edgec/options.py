@@ -29,6 +29,7 @@ class Options:
         name: name of the model in C; by default the file's.
         cc: a C compiler to link with instead of the ziglang package's.
         ndk: the folder of Android's NDK, whose compiler to link with, for Android.
+        cuda_path: the folder of a CUDA toolkit, whose NVRTC to compile for a GPU with.
         trusted: run ONNX's native code in this process, without the helper that catches crashes.
         require: the least proof that will do: "none", "host-twin", "emulated" or "device".
         jobs: processes that build kernels; by default the processors available.
@@ -50,6 +51,7 @@ class Options:
     name: str | None = None
     cc: str | None = None
     ndk: str | None = None
+    cuda_path: str | None = None
     trusted: bool = False
     require: str = "none"
     jobs: int | None = None

@@ -79,6 +79,7 @@ class Target:
     gpu_arch: str = ""
     jetpack: str = ""
     cuda: str = ""
+    cuda_path: str = ""
 
     @property
     def link_triple(self) -> str:
@@ -109,8 +110,10 @@ class Target:
         return "signed" if "asimddp" in self.cpu_flags else "pairs"
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says of the target: everything, so that `from_facts` makes it again."""
+        """What the manifest says of the target: all that `from_facts` makes it again from, and so
+        not the place of a toolkit on this machine."""
         facts = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        del facts["cuda_path"]
         return facts | {"optional": dict(self.optional), "cores": dict(self.cores)}
 
 

@@ -56,6 +56,7 @@ def options(args: argparse.Namespace, **others: Any) -> Options:
         stop_after=args.stop_after,
         cc=args.cc,
         ndk=args.ndk,
+        cuda_path=args.cuda_path,
         trusted=args.trusted,
         jobs=args.jobs,
         **others,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect as python
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,8 @@ def doctor(args: argparse.Namespace, display: Display) -> int:
     target = targets.resolve(args.target) if args.target else None
     if target is not None and args.ndk:
         target = targets.for_android(target)
+    if target is not None and args.cuda_path:
+        target = replace(target, cuda_path=args.cuda_path)
     findings = examine(target, cc=args.cc, ndk=args.ndk)
     lines = [
         f"{'ok     ' if item.ok else 'missing' if item.required else 'absent '} {item.what}: "

@@ -140,7 +140,7 @@ def gpu_facts(part: GpuPart, target: Target) -> dict[str, object]:
 
 def toolkit_of(target: Target) -> int:
     """The version of the compiler for the GPU of `target`, 12060 for 12.6."""
-    major, minor = nvrtc(target.cuda).version
+    major, minor = nvrtc(target.cuda, target.cuda_path).version
     return major * 1000 + minor * 10
 
 

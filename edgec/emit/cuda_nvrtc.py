@@ -72,14 +72,17 @@ def ptx_version(ptx: bytes) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def compile_cuda(source: str, arch: str, cuda: str, options: Sequence[str] = ()) -> DeviceCode:
-    """Compile CUDA C for a GPU of `arch`, "sm_87", whose driver is that of CUDA `cuda`, "12.6".
+def compile_cuda(
+    source: str, arch: str, cuda: str, options: Sequence[str] = (), *, path: str = ""
+) -> DeviceCode:
+    """Compile CUDA C for a GPU of `arch`, "sm_87", whose driver is that of CUDA `cuda`, "12.6", by
+    the toolkit in the folder `path`, if one is given.
 
     Raises:
         TargetError: the NVRTC for that driver is not installed, or does not know `arch`.
         LoweringError: the source does not compile.
     """
-    library = nvrtc(cuda)
+    library = nvrtc(cuda, path)
     options = ("--std=c++17", *options)
     cubin = library.compile(source, [f"--gpu-architecture={arch}", *options], "CUBIN")
     ptx = library.compile(source, [f"--gpu-architecture=compute_{arch[3:]}", *options], "PTX")
@@ -92,22 +95,25 @@ def has_gpu_part(target: Target) -> bool:
 
 
 @functools.cache
-def nvrtc(cuda: str) -> Nvrtc:
-    """The NVRTC to compile with for a driver of CUDA `cuda`.
+def nvrtc(cuda: str, path: str = "") -> Nvrtc:
+    """The NVRTC to compile with for a driver of CUDA `cuda`: a wheel's, or that of the toolkit in
+    the folder `path`.
 
     Raises:
-        TargetError: there is none, or it is not installed.
+        TargetError: there is none, it is not installed, or its code would not load.
     """
     major, _ = _version(cuda)
+    if path:
+        return _of_toolkit(Path(path), major)
     wheel = WHEELS.get(major)
     if wheel is None:
         raise TargetError(
             f"no compiler of CUDA {cuda} is on PyPI",
             hint="such boards run on their CPU until a toolkit of theirs is given",
         )
-    for path in _candidates(wheel):
-        if path.exists():
-            return Nvrtc(path)
+    for candidate in _candidates(wheel):
+        if candidate.exists():
+            return Nvrtc(candidate)
     raise TargetError(
         f"code for a driver of CUDA {cuda} needs NVRTC {major}, which is not installed",
         hint=f"pip install '{wheel.requirement}'  (or 'edgec[{wheel.extra}]')",
@@ -121,10 +127,33 @@ def _candidates(wheel: Wheel) -> Iterator[Path]:
             yield Path(root) / folder / wheel.library
 
 
+def _of_toolkit(folder: Path, major: int) -> Nvrtc:
+    """The NVRTC of an installed toolkit, as NVIDIA's installers and distributions lay it out."""
+    places = ("lib64", "lib", "targets/*/lib", "lib/*-linux-gnu", ".")
+    found = [path for place in places for path in sorted(folder.glob(f"{place}/libnvrtc.so*"))]
+    if not found:
+        raise TargetError(
+            "has no libnvrtc.so",
+            where=str(folder),
+            hint="--cuda-path names the folder of a CUDA toolkit, such as /usr/local/cuda-12.6",
+        )
+    libraries = [Nvrtc(path) for path in found]
+    for library in libraries:
+        if library.version[0] == major:
+            return library
+    raise TargetError(
+        f"its NVRTC is {'.'.join(map(str, libraries[0].version))}: the target's driver loads code "
+        f"of CUDA {major} only",
+        where=libraries[0].path,
+        hint=f"name a toolkit of CUDA {major}, or leave --cuda-path out",
+    )
+
+
 class Nvrtc:
     """The library, called through ctypes (NVRTC's documentation, "Basic usage")."""
 
     def __init__(self, path: Path) -> None:
+        self.path = str(path)
         try:
             # Its own symbols first: TVM has another LLVM in the same process.
             self._library = ctypes.CDLL(str(path), mode=os.RTLD_LOCAL | os.RTLD_DEEPBIND)

@@ -243,8 +243,11 @@ def _structure(function: tirx.PrimFunc) -> tuple[object, ...]:
 def _key(function: tirx.PrimFunc, request: Request) -> str:
     tool = tool_digest("lower", "targets")
     decided = [sorted(request.decisions.items())] if request.decisions else []
-    on_gpu = ["gpu", tool_digest("emit"), nvrtc(request.target.cuda).version] if request.gpu else []
-    return key_of(_structure(function), request.target, request.overwrites, tool, *decided, *on_gpu)
+    target = request.target
+    on_gpu: list[object] = []
+    if request.gpu:
+        on_gpu = ["gpu", tool_digest("emit"), nvrtc(target.cuda, target.cuda_path).version]
+    return key_of(_structure(function), target, request.overwrites, tool, *decided, *on_gpu)
 
 
 def _python_path() -> list[str]:

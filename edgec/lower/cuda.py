@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.ir import IRModule
 
@@ -66,12 +67,27 @@ def device_kernel(
     `overwrites` names an input and an output parameter that are one and the same memory. With
     `vectors` every buffer begins at a multiple of 16 bytes.
     """
-    whole = s_tir.Schedule(function)
+    whole = s_tir.Schedule(_with_numbers(function))
     inline_cheap_producers(whole)
     _inline_borders(whole)
     writer = _Writer(whole.mod["main"], symbol, target, overwrites, vectors)
     writer.write()
     return writer.kernel()
+
+
+def _with_numbers(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """`function` with parameters called p0, p1, ...: theirs are the names of the model's tensors,
+    which may be anything, and would stand in the source."""
+    numbered = [
+        tirx.decl_buffer(buffer.shape, buffer.dtype, name=f"p{number}")
+        for number, buffer in enumerate(function.params)
+    ]
+
+    def renamed(buffer: tirx.Buffer) -> tirx.Buffer:
+        place = position(buffer, list(function.params))
+        return buffer if place is None else numbered[place]
+
+    return tvm_ffi.structural_map(function, (tirx.Buffer, renamed))
 
 
 def _inline_borders(schedule: s_tir.Schedule) -> None:

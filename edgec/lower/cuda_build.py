@@ -31,5 +31,6 @@ def compile_cuda_kernel(
         return kernel
     exact = any(name in kernel.source for name in _EXACT)
     options = ["--fmad=false"] if exact else []
-    code = compile_cuda(PRELUDE + kernel.source, target.gpu_arch, target.cuda, options)
+    text = PRELUDE + kernel.source
+    code = compile_cuda(text, target.gpu_arch, target.cuda, options, path=target.cuda_path)
     return replace(kernel, cubin=code.cubin, ptx=code.ptx)

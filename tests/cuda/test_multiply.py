@@ -240,3 +240,16 @@ def test_a_small_product_is_left_to_tvm() -> None:
     kernel = compiled(product("float32", 1, 4, 64, 64, "columns"))
     assert "edgec_multiply" not in kernel.source
     assert math.prod(kernel.launches[0].grid) > 1
+
+
+def test_names_of_tensors_are_not_in_the_source() -> None:
+    """They may be anything, such as "Relu;Conv/bias" of tf2onnx."""
+    name = 'a;b/c) { asm("trap;"); } //'
+    x = te.placeholder((4, 300), "float32", name=name)
+    row = te.reduce_axis((0, 300), "k")
+    total = te.compute((4,), lambda i: te.sum(x[i, row], axis=row), name="total")
+    y = te.compute((4, 300), lambda i, j: x[i, j] / total[i], name="y")
+    kernel = compiled(te.create_prim_func([x, y]))
+    assert kernel.cubin
+    assert "asm" not in kernel.source
+    assert not any(c in kernel.source for c in ("a;b", "a_b"))

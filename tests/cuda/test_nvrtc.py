@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from edgec import targets
@@ -15,6 +20,10 @@ from edgec.emit.cuda_nvrtc import (
     ptx_version,
 )
 from edgec.errors import EdgecError, LoweringError, TargetError
+
+from .conftest import ROOT
+
+Edgec = Callable[..., Any]
 
 REVERSE = """
 extern "C" __global__ void reverse(float *x) {
@@ -74,6 +83,46 @@ def test_a_missing_compiler_is_named_with_the_line_that_installs_it(
     with pytest.raises(TargetError) as caught:
         nvrtc.__wrapped__("12.6")
     assert "pip install 'nvidia-cuda-nvrtc-cu12==12.6.85'" in caught.value.hint
+
+
+def toolkit(folder: Path, cuda: str, places: str = "targets/x86_64-linux/lib") -> str:
+    """A folder as a toolkit of CUDA `cuda` has it, around the wheel's library."""
+    library = Path(nvrtc(cuda).path)
+    where = folder / places
+    where.mkdir(parents=True)
+    for each in (library, *library.parent.glob("libnvrtc-builtins*")):
+        (where / each.name).symlink_to(each)
+    return str(folder)
+
+
+@pytest.mark.parametrize("places", ["lib64", "targets/x86_64-linux/lib", "lib/x86_64-linux-gnu"])
+def test_a_toolkit_of_the_users_is_taken(places: str, tmp_path: Path) -> None:
+    library = nvrtc("12.6", toolkit(tmp_path, "12.6", places))
+    assert library.version == (12, 6)
+    assert library.path.startswith(str(tmp_path))
+    code = compile_cuda(REVERSE, "sm_87", "12.6", path=str(tmp_path))
+    assert architecture(code.cubin) == 87
+
+
+def test_a_toolkit_that_will_not_do_is_refused(edgec: Edgec, tmp_path: Path) -> None:
+    digits = ROOT / "models" / "digits_cnn.onnx"
+    command = ("compile", digits, "--target", "jetson", "-o", tmp_path / "x.edgec", "--cuda-path")
+    done = edgec(*command, tmp_path)
+    assert done.code == 4
+    assert "has no libnvrtc.so" in done.err
+    assert "/usr/local/cuda" in done.err
+    if installed("11.4"):
+        done = edgec(*command, toolkit(tmp_path / "cuda", "11.4"))
+        assert done.code == 4
+        assert "its NVRTC is 11.8: the target's driver loads code of CUDA 12 only" in done.err
+    done = edgec("doctor", "--target", "jetson", "--cuda-path", tmp_path / "none")
+    assert "has no libnvrtc.so" in done.out
+
+
+def test_where_a_toolkit_lies_is_no_fact_of_the_artifact(tmp_path: Path) -> None:
+    facts = replace(targets.resolve("jetson"), cuda_path=str(tmp_path)).facts()
+    assert "cuda_path" not in facts
+    assert targets.from_facts(facts) == targets.resolve("jetson")
 
 
 def test_boards_without_a_compiler_have_no_part_for_their_gpu() -> None:
