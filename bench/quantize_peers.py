@@ -33,7 +33,9 @@ def at_least_13(path: Path) -> onnx.ModelProto:
     return plain
 
 
-def by_onnxruntime(model: Path, feeds: list[dict[str, np.ndarray]], output: Path) -> None:
+def by_onnxruntime(
+    model: Path, feeds: list[dict[str, np.ndarray]], output: Path, activations: str = "QUInt8"
+) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -53,7 +55,7 @@ def by_onnxruntime(model: Path, feeds: list[dict[str, np.ndarray]], output: Path
             output,
             Reader(),
             quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
+            activation_type=QuantType[activations],
             weight_type=QuantType.QInt8,
             per_channel=True,
         )

@@ -6,9 +6,13 @@ computes the same of it (`edgec.passes.convert_qdq_to_integer`).
 
 from __future__ import annotations
 
+import numpy as np
+import onnx_graphsurgeon as gs
+
 from edgec.graph import Graph
 from edgec.inspect import macs
 from edgec.patterns import scalar
+from edgec.tensors import Constant
 
 INTEGER_OPERATORS = frozenset(["ConvInteger", "MatMulInteger"])
 QUANTIZED = frozenset(
@@ -22,12 +26,19 @@ def is_quantized(graph: Graph) -> bool:
 
 
 def has_integers(graph: Graph) -> bool:
-    """Whether quantized patterns became integers: sums, or what is in steps of its result."""
+    """Whether quantized patterns became integers: sums, tables, or what is in steps of its
+    result."""
     return any(
         node.op in INTEGER_OPERATORS
         or (node.op == "QuantizeLinear" and scalar(node.inputs[1]) == 1.0)
+        or (node.op == "Gather" and _is_table(node.inputs[0]))
         for node in graph.nodes()
     )
+
+
+def _is_table(tensor: gs.Tensor) -> bool:
+    """Whether it has a byte for every byte."""
+    return isinstance(tensor, Constant) and tensor.shape == (256,) and tensor.dtype == np.uint8
 
 
 def integer_share(graph: Graph) -> float:

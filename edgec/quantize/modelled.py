@@ -16,11 +16,10 @@ from edgec.quantize.units import Unit
 from edgec.quantize.work import elements, macs
 from edgec.targets import Target
 
-DOTS = (("avx512_vnni", 4.0), ("avx_vnni", 4.0), ("asimddp", 4.0), ("sse4_2", 1.25))
-"""Multiply-adds of bytes in the time of one of floats, by the first of these features of Linux that
-a target has: VPDPBUSD, SDOT, or two multiply-adds of 16-bit pairs, as measured on a Zen 4."""
-PLAIN = 1.0
-"""Without any of them."""
+DOTS = {"signed": 4.0, "pairs": 1.3, "vnni": 4.0, "unsigned": 1.25}
+"""Multiply-adds of bytes in the time of one of floats: by SDOT; by SMULL, SMLAL and SADALP, sixteen
+in three instructions; by VPDPBUSD, or DP4A of a GPU; by two multiply-adds of 16-bit pairs on x86,
+as measured on a Zen 4."""
 DEPTHWISE = 0.3
 """What a depthwise convolution gets of that: measured on a Zen 4. A grouped one is computed as a
 dense one, with zeros."""
@@ -60,7 +59,8 @@ def _pair(unit: Unit, target: Target) -> Pair:
 
 
 def _dots(unit: Unit, target: Target) -> float:
-    dots = next((many for feature, many in DOTS if feature in target.cpu_flags), PLAIN)
+    vnni = target.gpu_arch or not {"avx512_vnni", "avx_vnni"}.isdisjoint(target.cpu_flags)
+    dots = DOTS["vnni" if vnni else target.dots]
     group = int(unit.first.attrs.get("group", 1))
     if unit.first.op != "Conv" or group == 1:
         return dots

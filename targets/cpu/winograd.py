@@ -23,7 +23,7 @@ from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_output, largest_divisor
 from edgec.targets.cpu.knobs import Choose, number, whether
 from edgec.targets.cpu.sharing import products_pay
-from edgec.targets.cpu.tiles import most_sums, tile, unroll_terms
+from edgec.targets.cpu.tiles import most_sums, take_terms, tile
 
 _CACHED_BYTES = 1 << 20
 """Weights up to this stay in a core's cache from one row of tiles to the next."""
@@ -160,9 +160,10 @@ def _sum_products(
     for loop in (row_in, column_in, channel_in):
         schedule.unroll(loop)
     schedule.vectorize(lane)
+    inputs = schedule.get(block).reads[0].source
+    take_terms(schedule, block, inputs, lane_sum, blocks * columns * rows, target, choose)
     init = schedule.decompose_reduction(block, block_sum)
     *flat, lane = schedule.get_loops(init)[-4:]
     for loop in flat:
         schedule.unroll(loop)
     schedule.vectorize(lane)
-    unroll_terms(schedule, lane_sum, blocks * columns * rows, choose)

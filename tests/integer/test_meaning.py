@@ -10,10 +10,16 @@ import pytest
 
 from edgec.cache import Cache
 from edgec.compiler import compile_model
+from edgec.graph import load as load_graph
+from edgec.passes import TO_INTEGERS
 from edgec.program import Tensor
+from edgec.qdq import has_integers
 from edgec.qdq.meaning import meaning_of
 from edgec.reference import reference
+from edgec.rewrite import optimize
 from edgec.runtime.load import load
+from integer.contract import Scaled
+from integer.models import Model
 
 ROOT = Path(__file__).parents[2]
 KWS = ROOT.parent / "shared/models/mlperf_tiny_kws_int8_qdq.onnx"
@@ -50,3 +56,14 @@ def test_a_keyword_model_is_exact_and_all_integers(session_cache: Path, tmp_path
             (result,) = module.run({"input_1": sample}).values()
             (expected,) = reference(meaning, {"input_1": sample}).values()
             np.testing.assert_array_equal(result, expected)
+
+
+def test_a_table_alone_is_of_integers() -> None:
+    model = Model((2, 3))
+    y = model.through(
+        model.node("Sigmoid", model.through("x", Scaled(0.05, 100))), Scaled(0.004, 0)
+    )
+    graph = load_graph(model.proto(y, (2, 3)))
+    assert not has_integers(graph)
+    optimize(graph, TO_INTEGERS)
+    assert has_integers(graph)

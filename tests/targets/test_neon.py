@@ -23,10 +23,12 @@ bounded (float[2, 8] x) => (float[2, 8] y, float[2, 8] z)
 """
 
 
-def test_inputs_are_loaded_as_vectors(edgec: Edgec, tmp_path: Path) -> None:
-    """A multiply-add then takes each from its lane; scalars would all come from lane 0."""
+@pytest.mark.parametrize("level", ["-O2", "-O3"])
+def test_inputs_are_loaded_as_vectors(level: str, edgec: Edgec, tmp_path: Path) -> None:
+    """A multiply-add then takes each from its lane; scalars would all come from lane 0. At -O3 the
+    second convolution is Winograd's."""
     model = tmp_path / "conv.onnx"
-    weights = np.zeros((16, 16, 3, 3), np.float32)
+    weights = np.full((16, 16, 3, 3), 0.01, np.float32)
     head = '<ir_version: 8, opset_import: ["" : 17]> conv (float[1, 16, 14, 14] x) => (float[N] y)'
     nodes = "{ g = Conv<pads = [1,1,1,1]> (x, w) h = Relu (g) y = Conv<pads = [1,1,1,1]> (h, w) }"
     graph = onnx.parser.parse_model(head + nodes)
@@ -35,7 +37,8 @@ def test_inputs_are_loaded_as_vectors(edgec: Edgec, tmp_path: Path) -> None:
     onnx.save(graph, model)
     for target in ("rpi4", "rpi5"):
         path = tmp_path / f"{target}.s"
-        assert edgec("compile", model, "--target", target, "--emit", "asm", "-o", path).code == 0
+        words = ["--target", target, level, "--emit", "asm", "-o", path]
+        assert edgec("compile", model, *words).code == 0
         text = path.read_text()
         lanes = re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[([123])\]", text)
         assert len(lanes) > 40
