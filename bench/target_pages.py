@@ -109,9 +109,17 @@ def _legend(target: Target, rows: list[Row]) -> list[str]:
         "emulated": "`emulated`: its golden data were reproduced by a static program under QEMU.",
         "host-twin": "`host-twin`: not run; the same graph, compiled for the machine named, was.",
     }
+    if target.gpu_arch:
+        means["host-twin"] = (
+            "`host-twin`: its code for the GPU was not run; the same CUDA C, compiled as C++, was, "
+            "on the machine named ([cuda.md](../cuda.md))."
+        )
+        means["emulated"] += (
+            " That is its code for the CPU alone, of an edgec that made none for this GPU."
+        )
     lines = [text for key, text in means.items() if any(row.get("verified") == key for row in rows)]
     if target.gpu_arch:
-        lines.append("This is about the code for its CPU; nothing was run on its GPU.")
+        lines.append("Nothing was run on its GPU; `make test-gpu` was never run on one.")
     if target.level:
         lines.append("No module was run on this board itself, and no time was measured on it.")
     if target.arch == "aarch64":

@@ -12,7 +12,8 @@ import pytest
 from edgec import load, targets
 from edgec.compiler import compile_model
 from edgec.emit.cuda_cubin import architecture
-from edgec.errors import DataError
+from edgec.emit.cuda_nvrtc import nvrtc
+from edgec.errors import DataError, TargetError
 from edgec.options import Options
 
 from .conftest import ROOT, OnTwin
@@ -100,6 +101,23 @@ def test_whole_models_on_the_twin(name: str, tmp_path: Path) -> None:
     if not path.exists():
         pytest.skip(f"build it first: models/build.py {name}")
     result = compile_model(path, tmp_path / "m.edgec", Options(targets=("cuda",)))
+    [variant] = result.manifest["variants"]
+    assert variant["verified"] == "host-twin"
+    check_functions(variant["gpu"])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("target", ["jetson-xavier", "jetson", "jetson-thor", "cuda-sm_90"])
+def test_integers_for_each_driver(target: str, tmp_path: Path) -> None:
+    """A public int8 model, whose tensors are called as in TensorFlow."""
+    path = ROOT.parent / "shared" / "models" / "mlperf_tiny_kws_int8_qdq.onnx"
+    if not path.exists():
+        pytest.skip("needs the public models")
+    try:
+        nvrtc(targets.resolve(target).cuda)
+    except TargetError as error:
+        pytest.skip(error.what)
+    result = compile_model(path, tmp_path / "m.edgec", Options(targets=(target,)))
     [variant] = result.manifest["variants"]
     assert variant["verified"] == "host-twin"
     check_functions(variant["gpu"])

@@ -116,15 +116,14 @@ def test_activations_with_a_sign(zero: int) -> None:
     np.testing.assert_array_equal(run_model(model, data)[0], oracle.run(model, {"x": data})[0])
 
 
-def test_weights_beyond_int8_are_widened() -> None:
-    """-100 - 100 is no int8."""
+def test_weights_beyond_int8_keep_their_zero_point(tmp_path: Path) -> None:
+    """-100 - 100 is no int8: the bytes are multiplied as they are, as of a computed factor."""
     made = Packed()
     made.output(product(made, made.input((2, 64)), (64, 32), "int8", 100), (2, 32))
     lowered = lower_graph(load(made.model()), "m", [], host())
-    assert not any("edgec.dot4" in function.script() for function in lowered.kernels.values())
-    x = made.random.standard_normal((2, 64)).astype(np.float32)
-    expected = oracle.run(made.model(), {"x0": x})[0]
-    np.testing.assert_allclose(run_model(made.model(), x)[0], expected, rtol=1e-5, atol=1e-5)
+    assert any("edgec.dot4" in function.script() for function in lowered.kernels.values())
+    result = compile_model(made.model(), tmp_path / "m.edgec")
+    assert [variant["verified"] for variant in result.manifest["variants"]] == ["device"]
 
 
 def test_flips_begin_where_computed_numbers_are_quantized() -> None:
