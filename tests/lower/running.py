@@ -77,8 +77,11 @@ def _without_dots(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """`function` with plain arithmetic for the operators of `edgec.lower.dot`, which only edgec's
     own way to LLVM expands."""
 
-    def byte(value: Any, place: int, kind: str) -> Any:
-        return (value >> (8 * place)).astype(kind).astype("int32")
+    def unsigned(value: Any, place: int) -> Any:
+        return (value >> (8 * place)) & 255
+
+    def signed(value: Any, place: int) -> Any:
+        return (value << (24 - 8 * place)) >> 24
 
     def plain(call: tvm.ir.Call) -> Any:
         name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
@@ -87,7 +90,7 @@ def _without_dots(function: tirx.PrimFunc) -> tirx.PrimFunc:
             return parts[0] + parts[1] + parts[2] + parts[3]
         if name == "edgec.dot4":
             a, w = (tirx.Cast("int32", each) for each in call.args)
-            return sum(byte(a, k, "uint8") * byte(w, k, "int8") for k in range(4))
+            return sum(unsigned(a, k) * signed(w, k) for k in range(4))
         if name == "edgec.to_nearest":
             return tirx.nearbyint(call.args[0]).astype("int32")
         return call
