@@ -148,7 +148,8 @@ from edgec.runtime.load import load
 module = load({str(path)!r})
 threading.Timer(0.03, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
-    module.run({{"x": np.array([4], np.float32)}})
+    for _ in range(100):
+        module.run({{"x": np.array([4], np.float32)}})
 except KeyboardInterrupt:
     module.run({{"x": np.array([0], np.float32)}})
     module.close()
