@@ -49,16 +49,16 @@ static inline void edgec_mma_load(uint32_t *out, const void *address) {
   }
 }
 #else
-#define EDGEC_MMA(SHAPE, SUM, A, B) \
+#define EDGEC_MMA(SHAPE, SUM) \
   asm volatile("mma.sync.aligned." SHAPE " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
                : "+" SUM(c[0]), "+" SUM(c[1]), "+" SUM(c[2]), "+" SUM(c[3]) \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 #if __CUDA_ARCH__ >= 800
 EDGEC_INLINE void edgec_mma_half(float *c, const uint32_t *a, const uint32_t *b) {
-  EDGEC_MMA("m16n8k16.row.col.f32.f16.f16.f32", "f", a, b);
+  EDGEC_MMA("m16n8k16.row.col.f32.f16.f16.f32", "f");
 }
 EDGEC_INLINE void edgec_mma_bytes(int32_t *c, const uint32_t *a, const uint32_t *b) {
-  EDGEC_MMA("m16n8k32.row.col.s32.u8.s8.s32", "r", a, b);
+  EDGEC_MMA("m16n8k32.row.col.s32.u8.s8.s32", "r");
 }
 #else
 /* Turing's take less at once. */
