@@ -7,7 +7,7 @@ EDGEC := $(BIN)/edgec
 PYTEST := $(BIN)/python -m pytest -q --durations=5
 export EDGEC_CACHE_DIR ?= $(CURDIR)/build/cache
 
-.PHONY: help setup demo test test-nightly test-nnsmith lint types bench bench-optimize \
+.PHONY: help setup demo test test-nightly test-nnsmith lint types collect bench bench-optimize \
         op-coverage target-pages bench-arm clean \
         test-lint test-compile test-passes test-kernels test-targets test-cuda test-gpu test-runtime test-models test-tune test-quantize
 .DEFAULT_GOAL := help
@@ -81,7 +81,7 @@ $(NNSMITH)/ready:
 
 GRAPH_TESTS := tests/passes tests/hostile $(foreach part,graph rewrite sandbox,$(wildcard tests/test_$(part).py))
 
-test-lint: lint types ## style, spelling and static types
+test-lint: lint types collect ## style, spelling and static types; tests that can be found
 test-models: setup ## the model zoo
 	@$(call timed,$(PYTEST) -m 'not nightly' tests/models)
 test-passes: setup ## loading and rewriting graphs
@@ -110,6 +110,9 @@ lint: setup ## style and spelling
 
 types: setup ## static types
 	$(BIN)/mypy
+
+collect: setup ## whether all tests can be run at once, as the long suites are
+	$(PYTEST) --collect-only tests >/dev/null
 
 bench: setup ## the tables of the README
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

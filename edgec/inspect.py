@@ -122,11 +122,26 @@ def _recurrent(node: Node) -> int:
     return int(steps * batch) * (_elements(node.inputs[1]) + _elements(node.inputs[2]))
 
 
+def _attention(node: Node) -> int:
+    """Every query meets every key, and every value, of its head: [B, H, S, D], or [B, S, H * D].
+    Keys of a past come before those of now."""
+    query, key, value = (tensor.shape for tensor in node.inputs[:3])
+    past = node.inputs[4].shape[2] if len(node.inputs) > 4 and node.inputs[4].name else 0
+    keys = int(key[-2]) + int(past)
+    if len(query) == 4:
+        heads, width = int(query[1]), int(query[3] + value[3])
+    else:
+        heads = int(node.attrs["q_num_heads"])
+        width = int(query[2]) // heads + int(value[2]) // int(node.attrs["kv_num_heads"])
+    return int(query[0]) * heads * int(query[-2]) * keys * width
+
+
 def _elements(tensor: gs.Tensor) -> int:
     return math.prod(tensor.shape)
 
 
 _MACS = {
+    "Attention": _attention,
     "Conv": _convolution,
     "ConvInteger": _convolution,
     "QLinearConv": lambda node: _convolution(node, 3),

@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from command import Done, Edgec
 from onnx import TensorProto, helper, numpy_helper
 
 from edgec.cache import Cache
 from edgec.cli import main
 
 REPO = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def objects(self) -> list[dict[str, Any]]:
-        """What it printed with --json."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """The last object, which must be the result of a command that succeeded."""
-        assert self.code == 0, self.err
-        assert self.objects[-1]["event"] == "result"
-        return self.objects[-1]
-
-
-Edgec = Callable[..., Done]
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,24 @@ def test_macs(body: str, x: list[int], w: list[int], y: list[int], expected: int
     assert describe(model)["macs"] == expected
 
 
+@pytest.mark.parametrize(
+    ("query", "key", "value", "result", "heads", "expected"),
+    [
+        # 3 heads of width 8, values of 5: 6 queries of each meet 7 keys.
+        ("2,3,6,8", "2,3,7,8", "2,3,7,5", "2,3,6,5", "", 2 * 3 * 6 * 7 * (8 + 5)),
+        ("2,6,24", "2,7,8", "2,7,5", "2,6,15", "<q_num_heads = 3, kv_num_heads = 1>", 252 * 13),
+    ],
+    ids=["by heads", "side by side"],
+)
+def test_macs_of_attention(
+    query: str, key: str, value: str, result: str, heads: str, expected: int
+) -> None:
+    model = parse(f"""g (float[{query}] q, float[{key}] k, float[{value}] v) => (float[{result}] y)
+        {{ y = Attention {heads} (q, k, v) }}""")
+    model.opset_import[0].version = 23
+    assert describe(model)["macs"] == expected
+
+
 def test_macs_of_a_recurrent_layer() -> None:
     model = parse("""g (float[5,2,3] x, float[1,16,3] w, float[1,16,4] r) => (float[1,2,4] h)
         { y, h = LSTM <hidden_size = 4> (x, w, r) }""")

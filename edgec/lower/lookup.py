@@ -18,6 +18,7 @@ import tvm_ffi
 from tvm import relax, te, tirx
 
 from edgec.lower.context import ELEMENTWISE, Context
+from edgec.lower.dot_vectors import lanes_of, number, places
 from edgec.lower.image import Blocked
 from edgec.targets import Target
 
@@ -63,15 +64,17 @@ def expand_lookups(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
         if not _is_lookup(load):
             return load
         (index,) = load.indices
-        lanes = _lanes(index)
+        lanes = lanes_of(index)
         if lanes == _LANES:
             return _chosen(load.source, index).astype(f"uint8x{lanes}")
         repeated = [index] * -(-_LANES // lanes)
         taken = [
-            _chosen(load.source, _shuffled(repeated, ((at + n) % lanes for n in range(_LANES))))
+            _chosen(
+                load.source, tirx.Shuffle(repeated, places((at + n) % lanes for n in range(_LANES)))
+            )
             for at in range(0, lanes, _LANES)
         ]
-        return _shuffled(taken, range(lanes)).astype(f"uint8x{lanes}")
+        return tirx.Shuffle(taken, places(range(lanes))).astype(f"uint8x{lanes}")
 
     return tvm_ffi.structural_map(function, (tvm.ir.TensorLoad, expand))
 
@@ -90,32 +93,18 @@ def _chosen(table: tirx.Buffer, index: Any) -> Any:
     """The elements of `table` at 16 places, int32, the lowest byte of which counts: each VPERMI2D
     chooses among 32 words of four bytes, by 5 bits; a shift brings the byte down."""
     parts = [tirx.reinterpret("int32x16", _part(table, first, 64)) for first in range(0, SIZE, 64)]
-    places = index >> _all(2)
+    words = index >> number(2, index)
     halves = [
-        tirx.call_llvm_pure_intrin(
-            "int32x16", "llvm.x86.avx512.vpermi2var.d.512", low, places, high
-        )
+        tirx.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpermi2var.d.512", low, words, high)
         for low, high in (parts[:2], parts[2:])
     ]
-    return _upper_or_lower(index, *halves) >> ((index & _all(3)) << _all(3))
+    return _upper_or_lower(index, *halves) >> ((index & number(3, index)) << number(3, index))
 
 
 def _upper_or_lower(index: Any, low: Any, high: Any) -> Any:
-    return tirx.Select((index & _all(SIZE // 2)) != _all(0), high, low)
+    return tirx.Select((index & number(SIZE // 2, index)) != number(0, index), high, low)
 
 
 def _part(table: tirx.Buffer, first: int, count: int) -> Any:
     places = tirx.Ramp(tirx.const(first, "int32"), tirx.const(1, "int32"), count)
     return tirx.BufferLoad(table, [places])
-
-
-def _all(value: int) -> Any:
-    return tirx.Broadcast(tirx.const(value, "int32"), _LANES)
-
-
-def _lanes(value: Any) -> int:
-    return int(str(value.ty.dtype).partition("x")[2] or 1)
-
-
-def _shuffled(values: list[Any], order: Any) -> Any:
-    return tirx.Shuffle(values, [tirx.const(place, "int32") for place in order])

@@ -118,7 +118,7 @@ def difference(
 def summary(found: Sequence[Difference]) -> str:
     """In a line, what `compile` says of it."""
     listed = "; ".join(map(str, found))
-    return f"other values than ONNX Runtime gives for the quantized model itself: {listed}"
+    return f"values that differ from ONNX Runtime's of the quantized model itself: {listed}"
 
 
 def step_of(model: onnx.ModelProto, output: str) -> float:

@@ -118,7 +118,8 @@ def tune(
             on_event({"event": "stage", "stage": "settle", "state": "start"})
             neighbours, store = Neighbours.of(lowered, planned), Store(tuning.records)
             if count := settle(compiled, before, sample, neighbours, origin, store):
-                text = f"{count} kernels are faster by themselves, but not in the model: corrected"
+                are = "kernel is" if count == 1 else "kernels are"
+                text = f"{count} {are} faster alone, but not in the model: corrected"
                 on_event({"event": "note", "text": text})
         compiled()
         if runs:

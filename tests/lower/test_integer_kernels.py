@@ -48,6 +48,16 @@ def window(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> 
     return Window(*((n, n) for n in (kernel, stride, dilation, pad, pad, out)))
 
 
+def image_sizes(w: Window) -> list[int]:
+    """Height and width of the image that the window goes over."""
+    return [
+        (size - 1) * stride + reach - before - after
+        for size, stride, reach, before, after in zip(
+            w.sizes, w.strides, w.reach, w.before, w.after, strict=True
+        )
+    ]
+
+
 LAYERS = (
     (3, 24, 1, window(15, 3, 2, 1)),
     (32, 48, 1, window(9, 3, 1, 1)),
@@ -67,13 +77,7 @@ channels that fill no block, channel by channel, and deep."""
 def test_convolutions(layer: tuple[int, int, int, Window], name: str, tmp_path: Path) -> None:
     inputs, outputs, groups, w = layer
     target, numbers = targets.resolve(name), np.random.default_rng(inputs)
-    space = [
-        (size - 1) * stride + reach - before - after
-        for size, stride, reach, before, after in zip(
-            w.sizes, w.strides, w.reach, w.before, w.after, strict=True
-        )
-    ]
-    x = numbers.integers(0, 256, (1, inputs, *space)).astype(np.uint8)
+    x = numbers.integers(0, 256, (1, inputs, *image_sizes(w))).astype(np.uint8)
     weights = numbers.choice([-128, 127, -1, 0, 3, 50], (outputs, inputs // groups, *w.kernel))
     weights = weights.astype(np.int8)
     given = blocked(x, 4 if inputs < 4 else target.channel_block)
@@ -114,13 +118,7 @@ NARROW = (
 def test_narrow_images(layer: tuple[int, int, Window], name: str, tmp_path: Path) -> None:
     inputs, outputs, w = layer
     target, numbers = targets.resolve(name), np.random.default_rng(inputs)
-    space = [
-        (size - 1) * stride + reach - before - after
-        for size, stride, reach, before, after in zip(
-            w.sizes, w.strides, w.reach, w.before, w.after, strict=True
-        )
-    ]
-    x = numbers.integers(0, 256, (1, inputs, *space)).astype(np.uint8)
+    x = numbers.integers(0, 256, (1, inputs, *image_sizes(w))).astype(np.uint8)
     weights = numbers.choice([-127, 127, -1, 0, 3, 50], (outputs, inputs, *w.kernel))
     weights = weights.astype(np.int8)
     kernel = compiled(lambda ctx, image: narrow_sums(ctx, image, weights, w), [x], target, tmp_path)

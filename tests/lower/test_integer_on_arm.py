@@ -18,7 +18,15 @@ from edgec.lower.requantize import requantized
 from edgec.lower.window import Window
 
 from .integer_emulated import emulated
-from .test_integer_kernels import LAYERS, NARROW, ZERO, blocked, convolved, narrow_sums
+from .test_integer_kernels import (
+    LAYERS,
+    NARROW,
+    ZERO,
+    blocked,
+    convolved,
+    image_sizes,
+    narrow_sums,
+)
 
 CPUS = {
     "rpi4": ("cortex-a72",),
@@ -46,13 +54,7 @@ def test_convolutions(
 ) -> None:
     inputs, outputs, groups, w = layer
     target, numbers = targets.resolve(name), np.random.default_rng(inputs)
-    space = [
-        (size - 1) * stride + reach - before - after
-        for size, stride, reach, before, after in zip(
-            w.sizes, w.strides, w.reach, w.before, w.after, strict=True
-        )
-    ]
-    x = numbers.choice([0, 1, 127, 128, 254, 255], (1, inputs, *space)).astype(np.uint8)
+    x = numbers.choice([0, 1, 127, 128, 254, 255], (1, inputs, *image_sizes(w))).astype(np.uint8)
     weights = numbers.choice([least, 127, -1, 0, 3, 50], (outputs, inputs // groups, *w.kernel))
     weights = weights.astype(np.int8)
     given = blocked(x, 4 if inputs < 4 else target.channel_block)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import Edgec
+from command import Edgec
 
 from edgec.errors import DataError, UsageError
 from edgec.quantize.calibrators import CALIBRATORS, range_of

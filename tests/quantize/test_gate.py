@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Edgec
+from command import Edgec
 from onnx import TensorProto, helper, numpy_helper
 
 from edgec import targets

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import Edgec
+from command import Edgec
 
 from edgec.errors import UsageError
 from edgec.graph import load
