@@ -30,22 +30,23 @@ class End:
 def end_of(value: Any, rounding: str) -> End | None:
     """What is bounded before the operator called `rounding`, and so may be beyond int32."""
     zero, rounded = _apart(value)
-    inside = _argument(rounded, rounding)
-    bounds = _bounds(inside)
-    return None if bounds is None else _ended(inside.a.a, zero, bounds)
+    bounded = _bounded(_argument(rounded, rounding))
+    return bounded and _ended(zero, *bounded)
 
 
 def end_in_int32(value: Any, rounding: str) -> End | None:
     """What is bounded behind the operator called `rounding`: it is well within int32."""
     zero, inside = _apart(value)
-    bounds = _bounds(inside)
-    whole = None if bounds is None else _argument(inside.a.a, rounding)
-    return None if whole is None else _ended(whole, zero, bounds)
+    bounded = _bounded(inside)
+    if bounded is None:
+        return None
+    rounded, *bounds = bounded
+    whole = _argument(rounded, rounding)
+    return None if whole is None else _ended(zero, whole, *bounds)
 
 
-def _ended(value: Any, zero: int, bounds: tuple[int, int]) -> End:
-    low, high = (bound + zero for bound in bounds)
-    return _within(End(value, zero, low, high))
+def _ended(zero: int, value: Any, low: int, high: int) -> End:
+    return _within(End(value, zero, low + zero, high + zero))
 
 
 def _apart(value: Any) -> tuple[int, Any]:
@@ -54,18 +55,19 @@ def _apart(value: Any) -> tuple[int, Any]:
     return (0, value) if offset is None else (int(offset), value.a)
 
 
-def _argument(value: Any, rounding: str) -> Any | None:
+def _argument(value: Any, rounding: str) -> Any:
+    """That of a call of the operator called `rounding`, else None."""
     if not isinstance(value, tvm.ir.Call) or not isinstance(value.op, tvm.ir.Op):
         return None
     return value.args[0] if value.op.name == rounding else None
 
 
-def _bounds(value: Any) -> tuple[int, int] | None:
-    """Those of min(max(..., low), high)."""
+def _bounded(value: Any) -> tuple[Any, int, int] | None:
+    """What is in min(max(..., low), high), and the bounds."""
     if not isinstance(value, tirx.Min) or not isinstance(value.a, tirx.Max):
         return None
     low, high = _constant(value.a.b), _constant(value.b)
-    return None if low is None or high is None else (int(low), int(high))
+    return None if low is None or high is None else (value.a.a, int(low), int(high))
 
 
 def _within(end: End) -> End:

@@ -70,11 +70,13 @@ def _end(statement: Any, rounding: str) -> End | None:
 
 
 def _alike(first: Any, second: Any) -> bool:
-    return bool(first.buffer.same_as(second.buffer)) and kind_of(first.value) == kind_of(second.value)
+    return bool(first.buffer.same_as(second.buffer)) and kind_of(first.value) == kind_of(
+        second.value
+    )
 
 
-def _start(store: Any) -> Any | None:
-    """Where a store begins, in vectors or in bytes."""
+def _start(store: Any) -> Any:
+    """Where a store begins, in vectors or in bytes; None where what it writes lies apart."""
     [index] = store.indices
     if not isinstance(index, tirx.Ramp):
         return index
