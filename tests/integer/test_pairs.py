@@ -92,12 +92,18 @@ def test_many_pairs(name: str, session_cache: Path, drawn: list[Pair], seed: int
     check(drawn, seed, name, session_cache)
 
 
-EVERY = Pair(
-    *("Mul", ((256, 1), (256,))),
-    *(Scaled(0.25, 3), Scaled(0.5, 255), Scaled(32.0, 250)),
-    constant=False,
+_GRID = ((256, 1), (256,))
+EVERY = (
+    Pair("Mul", _GRID, Scaled(0.25, 3), Scaled(0.5, 255), Scaled(32.0, 250), constant=False),
+    *(
+        Pair(
+            op, _GRID, Scaled(0.0396, 100), Scaled(0.0418, 100), Scaled(0.044, 100), constant=False
+        )
+        for op in ("Add", "Sub")
+    ),
 )
-"""Every pair of bytes; every other product is half-way between two elements."""
+"""Every pair of bytes. Every other product is half-way between two elements; of 222 sums the fused
+multiply-add has another nearest element than the sum of two rounded products."""
 
 
 def check(drawn: Sequence[Pair], seed: int, name: str, cache: Path) -> None:
@@ -106,11 +112,13 @@ def check(drawn: Sequence[Pair], seed: int, name: str, cache: Path) -> None:
     model = Model((1, 16, 5, 6))
     feeds: dict[str, Array] = {}
     expected: dict[str, Array] = {}
-    for place, pair in enumerate([*drawn, EVERY]):
+    for place, pair in enumerate([*drawn, *EVERY]):
         a, b = (
             elements(numbers, shape, by)
             for shape, by in zip(pair.shapes, (pair.first, pair.second), strict=True)
         )
+        if pair in EVERY:
+            a, b = np.broadcast_arrays(a, b)
         left = f"a{place}"
         feeds[left] = numbers_of(a, pair.first)
         if pair.constant:
