@@ -105,11 +105,14 @@ def _softmax(
 
     def compute(data: te.Tensor, powers: te.Tensor) -> te.Tensor:
         lead, terms = shape[:-1], shape[-1]
-        largest = over_row("largest", lead, terms, ctx.block, data, te.max, tirx.max)
+
+        def wide(*index: Any) -> Any:
+            return data(*index).astype("int32")
+
+        largest = over_row("largest", lead, terms, ctx.block, wide, te.max, tirx.max)
 
         def power(*index: Any) -> Any:
-            top = largest(*index[:-1]).astype("int32")
-            return powers(top - data(*index).astype("int32")).astype("int32")
+            return powers(largest(*index[:-1]) - wide(*index)).astype("int32")
 
         power_of = te.compute(shape, power, name="powers")
         total = over_row("total", lead, terms, ctx.block, power_of, SUM, lambda a, b: a + b)
