@@ -26,7 +26,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx.op import register_intrin_lowering
 
-from edgec.lower import dot_arm, dot_narrow, dot_vectors, dot_x86
+from edgec.lower import dot_arm, dot_narrow, dot_pack, dot_vectors, dot_x86
 from edgec.lower.dot_vectors import (
     Product,
     by_width,
@@ -121,6 +121,7 @@ def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
 
     if target.arch == "aarch64":
         function = tvm_ffi.structural_map(function, (tirx.Cast, narrow))
+    function = dot_pack.pack_bytes(function, target, TO_NEAREST)
     summed = tvm_ffi.structural_map(function, (tirx.Add, accumulate))
     return tvm_ffi.structural_map(summed, (tvm.ir.Call, expand))
 
