@@ -19,7 +19,8 @@
 
 So Conv, Gemm and MatMul by constant weights, with the bias that an Add behind the latter adds,
 MatMul of two activations, Add, Sub, Mul, AveragePool, GlobalAveragePool and ReduceMean over height
-and width; and Resize, whose means of integers are exact where its factors are powers of two.
+and width; Softmax and LayerNormalization over the last axis (`edgec.qdq.rows` has their formulas);
+and Resize, whose means of integers are exact where its factors are powers of two.
 The result of Conv, Gemm and MatMul may also stay in floats. Of two operands one may be constant.
 
 *Needs* uint8 activations of one constant scale each (`unsign-activations` sees to that, and
@@ -43,6 +44,7 @@ import onnx_graphsurgeon as gs
 from edgec.graph import Graph
 from edgec.qdq.operand import UINT8, activation
 from edgec.qdq.pairs import product_of_two, sum_of_two
+from edgec.qdq.rows import layer_normalization, softmax
 from edgec.qdq.sums import check_range, insert_sums, product
 from edgec.qdq.tail import Result, finished, requantized, result
 from edgec.rewrite import Numerics, Pass, Skip
@@ -50,7 +52,8 @@ from edgec.tensors import Constant, Node
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _MEANS = ("GlobalAveragePool", "ReduceMean")
-PATTERNS = (*_PRODUCTS, *_MEANS, "AveragePool", "Add", "Sub", "Mul", "Resize")
+_ROWS = ("Softmax", "LayerNormalization")
+PATTERNS = (*_PRODUCTS, *_MEANS, *_ROWS, "AveragePool", "Add", "Sub", "Mul", "Resize")
 """Operators that have an integer form."""
 
 
@@ -85,6 +88,10 @@ def _convert(graph: Graph, node: Node) -> tuple[Result, gs.Tensor]:
         return end, sum_of_two(graph, node, end)
     if node.op == "Mul":
         return end, product_of_two(graph, node, end)
+    if node.op == "Softmax":
+        return end, softmax(graph, node, end)
+    if node.op == "LayerNormalization":
+        return end, layer_normalization(graph, node, end)
     if node.op == "Resize":
         return end, _resized(graph, node, end)
     return end, _mean(graph, node, end)

@@ -24,6 +24,7 @@ from edgec.lower.context import (
 )
 from edgec.lower.conv import convolution
 from edgec.lower.dot import rounded as rounded_product
+from edgec.lower.integer_rows import rows
 from edgec.lower.magnitude import magnitude
 from edgec.lower.matmul import centred, product
 from edgec.lower.narrow import narrowed
@@ -111,6 +112,9 @@ def quantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
     if single and kind.name in ("int8", "uint8"):
         size, origin = single
         low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        by_rows = rows(ctx, node, origin) if size == 1.0 and dtype == "uint8" else None
+        if by_rows is not None:
+            return by_rows
         in_int32 = size == 1.0 and ctx.dots == "unsigned" and magnitude(node.inputs[0]) < 2**30
 
         def element(value: Any) -> Any:

@@ -76,6 +76,37 @@ def multiplied(a: Array, a_in: Scaled, b: Array, b_in: Scaled, to: Scaled) -> Ar
     return requantized(products, np.float64(a_in.scale) * np.float64(b_in.scale), to)
 
 
+def softmaxed(x: Array, x_in: Scaled, to: Scaled) -> Array:
+    """Over the last axis: powers from a table of integers, and one division for each row."""
+    table = np.rint(65535 * np.exp(-np.float64(x_in.scale) * np.arange(256))).astype(np.int64)
+    wide = x.astype(np.int64)
+    powers = table[wide.max(-1, keepdims=True) - wide]
+    totals = powers.sum(-1, keepdims=True)
+    assert totals.max() < 2**31
+    share = np.float32(1 / np.float64(to.scale)) / totals.astype(np.float32)
+    elements = np.rint(powers.astype(np.float32) * share).astype(np.float64) + to.zero
+    return np.clip(elements, *to.limits).astype(to.dtype)
+
+
+def normalized(
+    x: Array, x_in: Scaled, gain: Array, bias: Array, epsilon: float, to: Scaled
+) -> Array:
+    """Over the last axis: exact integers up to the variance, then one float32 operation after the
+    other."""
+    centre, terms = x.astype(np.int64) - x_in.zero, x.shape[-1]
+    total = centre.sum(-1, keepdims=True)
+    squares = (centre**2).sum(-1, keepdims=True)
+    assert max(np.abs(total).max(), squares.max()) < 2**31
+    variance = (terms * squares - total**2).astype(np.float32)
+    least = np.float32(terms**2 * np.float64(np.float32(epsilon)) / np.float64(x_in.scale) ** 2)
+    factor = np.float32(1) / np.sqrt(variance + least)
+    value = (terms * centre - total).astype(np.float32) * factor
+    value = value * (gain.astype(np.float64) / np.float64(to.scale)).astype(np.float32)
+    value = value + (bias.astype(np.float64) / np.float64(to.scale)).astype(np.float32)
+    elements = np.rint(value).astype(np.float64) + to.zero
+    return np.clip(elements, *to.limits).astype(to.dtype)
+
+
 def convolved(x: Array, weights: Array, stride: int, pad: int, groups: int) -> Array:
     """Exact sums of `x` [N, C, H, W] (centred, 0 outside) over windows of `weights`."""
     outputs, inputs, height, width = weights.shape
