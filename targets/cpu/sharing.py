@@ -1,7 +1,7 @@
 """When a kernel's loop is shared among threads.
 
 Waking threads that spin takes less than a microsecond. What they then need of each other's results
-has to move between their caches, which takes more: where kernels take a few microseconds each
+has to move between their caches, which takes more: where kernels take two or three microseconds each
 (`edgec profile --threads 2` of DS-CNN, with `_VECTORS` lowered) two threads are slower than one.
 """
 
@@ -13,8 +13,8 @@ from edgec.targets.cpu.knobs import Choose, whether
 PARALLEL_ITERATIONS = 16384
 """A loop with fewer scalar iterations than this costs less than waking a thread."""
 
-_VECTORS = 32768
-"""Vectors of multiply-adds that take 9 microseconds where one goes through in a cycle."""
+_VECTORS = 20480
+"""Vectors of multiply-adds that take 6 microseconds where one goes through in a cycle."""
 
 
 _DOUBTFUL = 2
