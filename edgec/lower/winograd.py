@@ -29,8 +29,8 @@ POINTS = {
 """Where the polynomials are evaluated, infinity apart, by the size of an output tile."""
 
 WEIGHT_TIMES = {16: 1.0, 8: 0.25}
-"""How long a weight takes to come from memory, in the time of 32 multiply-adds, by the channels of a
-block: 16 of x86, which does them in a cycle, and 8 of Arm, which takes four cycles and more."""
+"""How long a weight takes to come from memory, in the time of 32 multiply-adds, by the channels of
+a block: 16 of x86, which does them in a cycle, and 8 of Arm, which takes four cycles and more."""
 
 KEPT = {"edgec.kept": True}
 """Marks a stage that schedules are not to inline."""
