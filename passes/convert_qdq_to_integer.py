@@ -8,6 +8,9 @@
       =>   y = QuantizeLinear(Add(DequantizeLinear(a, s / u, z),
                                   DequantizeLinear(b, t / u, w)), 1, v)
 
+    y = QuantizeLinear(Mul(DequantizeLinear(a, s, z), DequantizeLinear(b, t, w)), u, v)
+      =>   y = QuantizeLinear(Cast((Cast(a) - z) * (Cast(b) - w)) * (s * t / u), 1, v)
+
     y = QuantizeLinear(MatMul(DequantizeLinear(a, s, z), DequantizeLinear(b, t, w)), u, v)
       =>   y = QuantizeLinear(Cast(MatMulInteger(a, b, z, w)) * (s * t / u), 1, v)
 
@@ -15,10 +18,10 @@
       =>   y = QuantizeLinear(Resize(DequantizeLinear(x, 1, z)) * (s / u), 1, v)
 
 So Conv, Gemm and MatMul by constant weights, with the bias that an Add behind the latter adds,
-MatMul of two activations, Add, AveragePool, GlobalAveragePool and ReduceMean over height and width;
+MatMul of two activations, Add, Sub, Mul, AveragePool, GlobalAveragePool and ReduceMean over height
+and width; Softmax and LayerNormalization over the last axis (`edgec.qdq.rows` has their formulas);
 and Resize, whose means of integers are exact where its factors are powers of two.
-The result of a product may also stay in floats. Where two are multiplied or added, one of them may
-be constant.
+The result of Conv, Gemm and MatMul may also stay in floats. Of two operands one may be constant.
 
 *Needs* uint8 activations of one constant scale each (`unsign-activations` sees to that, and
 `sink-dequantize` to what moves elements between them), int8 weights about 0, a bias in int32 and
@@ -39,7 +42,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from edgec.graph import Graph
-from edgec.qdq.operand import UINT8, activation, operand
+from edgec.qdq.operand import UINT8, activation
+from edgec.qdq.pairs import product_of_two, sum_of_two
+from edgec.qdq.rows import layer_normalization, softmax
 from edgec.qdq.sums import check_range, insert_sums, product
 from edgec.qdq.tail import Result, finished, requantized, result
 from edgec.rewrite import Numerics, Pass, Skip
@@ -47,7 +52,8 @@ from edgec.tensors import Constant, Node
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _MEANS = ("GlobalAveragePool", "ReduceMean")
-PATTERNS = (*_PRODUCTS, *_MEANS, "AveragePool", "Add", "Resize")
+_ROWS = ("Softmax", "LayerNormalization")
+PATTERNS = (*_PRODUCTS, *_MEANS, *_ROWS, "AveragePool", "Add", "Sub", "Mul", "Resize")
 """Operators that have an integer form."""
 
 
@@ -78,27 +84,17 @@ def _convert(graph: Graph, node: Node) -> tuple[Result, gs.Tensor]:
     end = result(graph, node)
     if end.parameters is None:
         raise Skip("its result is not quantized")
-    if node.op == "Add":
-        return end, _sum_of_two(graph, node, end)
+    if node.op in ("Add", "Sub"):
+        return end, sum_of_two(graph, node, end)
+    if node.op == "Mul":
+        return end, product_of_two(graph, node, end)
+    if node.op == "Softmax":
+        return end, softmax(graph, node, end)
+    if node.op == "LayerNormalization":
+        return end, layer_normalization(graph, node, end)
     if node.op == "Resize":
         return end, _resized(graph, node, end)
     return end, _mean(graph, node, end)
-
-
-def _sum_of_two(graph: Graph, node: Node, end: Result) -> gs.Tensor:
-    """Both operands in steps of the result."""
-    assert end.parameters is not None
-    if end.parameters.scale == 1.0:
-        raise Skip("it is in steps of its result")
-    operands = [operand(graph, tensor) for tensor in node.inputs]
-    terms = []
-    for each in operands:
-        step = np.array(np.float64(each.scale) / np.float64(end.parameters.scale), np.float32)
-        zero = graph.constant(np.array(each.zero, np.uint8), "zero_point")
-        inputs = [each.tensor, graph.constant(step, "scale"), zero]
-        terms.append(graph.insert(node, "DequantizeLinear", inputs).outputs[0])
-    total = graph.insert(node, "Add", terms).outputs[0]
-    return requantized(graph, node, total, end)
 
 
 def _resized(graph: Graph, node: Node, end: Result) -> gs.Tensor:

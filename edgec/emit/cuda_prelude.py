@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 PRELUDE_FILE = Path(__file__).with_suffix(".h")
-TILES = Path(__file__).with_name("cuda_tiles.h").read_text(encoding="utf-8")
+TILES = "".join(
+    Path(__file__).with_name(name).read_text(encoding="utf-8")
+    for name in ("cuda_tiles.h", "cuda_cores.h")
+)
 """What stands before kernels that compute products tile by tile."""
 
 PRELUDE = PRELUDE_FILE.read_text(encoding="utf-8")

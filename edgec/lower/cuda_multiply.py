@@ -1,8 +1,9 @@
 """Contractions as CUDA C of our own: the problem's addresses and tail around the tiles of
-`edgec/emit/cuda_tiles.h`."""
+`edgec/emit/cuda_tiles.h` and `cuda_cores.h`."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +34,8 @@ _BLOCKS_WANTED = 48
 _TO_FLOAT = {"float16", "float32", "int8", "uint8"}
 """Stored types that are multiplied as floats."""
 
-_TENSOR_CORES = 80
-"""The capability from which m16n8k16 on half precision is there."""
+_TENSOR_CORES = {"float16": 75, "int32": 75}
+"""The capabilities from which tensor cores multiply what is stored so, quads of bytes as int32."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Tiles:
 
 
 _SINGLE = {(128, 128): 1.0, (128, 64): 1.05, (64, 64): 1.15, (64, 32): 1.4, (32, 32): 1.8}
-_HALF = {(128, 64): 1.0, (64, 64): 1.1, (64, 32): 1.4, (32, 32): 1.8}
+_CORES = {(128, 64): 1.0, (64, 64): 1.1, (64, 32): 1.4, (32, 32): 1.8}
 """Tiles, and what one multiplication costs in them relative to the best: small ones load more."""
 
 
@@ -61,8 +62,8 @@ def tiles_for(problem: Contraction, arch: int) -> Tiles | None:
     floats = stored <= _TO_FLOAT and _sums(problem) in ("float32", *stored - {"int8", "uint8"})
     if not floats and not (problem.left.bytes_ and stored == {_sums(problem)}):
         return None
-    half = stored == {"float16"} and arch >= _TENSOR_CORES
-    costs = _HALF if half else _SINGLE
+    cores = len(stored) == 1 and arch >= _TENSOR_CORES.get(problem.left.dtype, sys.maxsize)
+    costs = _CORES if cores else _SINGLE
 
     def cost(tile: tuple[int, int]) -> float:
         down, across = -(-rows // tile[0]), -(-columns // tile[1])
@@ -71,8 +72,8 @@ def tiles_for(problem: Contraction, arch: int) -> Tiles | None:
         return work * max(1.0, _BLOCKS_WANTED / blocks)
 
     best = min(costs, key=cost)
-    name = "edgec_multiply_half" if half else "edgec_multiply"
-    return Tiles(*best, 128 if half else 256, name)
+    name = "edgec_multiply_cores" if cores else "edgec_multiply"
+    return Tiles(*best, 128 if cores else 256, name)
 
 
 def _sums(problem: Contraction) -> str:

@@ -125,7 +125,7 @@ class Printer:
         arguments = [self(argument) for argument in call.args]
         if name == "if_then_else":
             return f"({arguments[0]} ? {arguments[1]} : {arguments[2]})"
-        if name == "likely":
+        if name in ("likely", "rounded"):
             return arguments[0]
         if name == "to_nearest":
             return f"__float2int_rn({arguments[0]})"

@@ -7,6 +7,8 @@
     pairs(a, v, w)          the same, weights in two pairs: a0 * v0 + a1 * v1 + a2 * w0 + a3 * w1
     multiply(x, w)          x * w in int32, of int16
     to_nearest(x)           float32 to int32, ties to even
+    rounded(x)              x, float32, as it is when it is rounded: LLVM would fuse a product with
+                            the sum behind it
 
 They are operators of TIR that vectorise like any other. `expand_dots` turns them into what the
 target has: VPDPBUSD where there is VNNI, multiply-adds of 16-bit pairs elsewhere on x86, SDOT or
@@ -24,17 +26,25 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx.op import register_intrin_lowering
 
-from edgec.lower import dot_arm, dot_narrow, dot_vectors, dot_x86
-from edgec.lower.dot_vectors import Product, by_width, lanes_of, packed, spread, typed
+from edgec.lower import dot_arm, dot_narrow, dot_pack, dot_vectors, dot_x86
+from edgec.lower.dot_vectors import (
+    Product,
+    by_width,
+    fenced,
+    lanes_of,
+    packed,
+    spread,
+    typed,
+)
 from edgec.targets import Target
 
 QUAD = "edgec.quad"
 DOT4, SIGNED_DOT4, PAIRS = "edgec.dot4", "edgec.signed_dot4", "edgec.pairs"
-MULTIPLY, TO_NEAREST = "edgec.multiply", "edgec.to_nearest"
+MULTIPLY, TO_NEAREST, ROUNDED = "edgec.multiply", "edgec.to_nearest", "edgec.rounded"
 _PURE = 1
 """`tirx.CallEffectKind`: neither reads nor writes anything."""
 
-_INPUTS = {QUAD: 4, DOT4: 2, SIGNED_DOT4: 2, PAIRS: 3, MULTIPLY: 2, TO_NEAREST: 1}
+_INPUTS = {QUAD: 4, DOT4: 2, SIGNED_DOT4: 2, PAIRS: 3, MULTIPLY: 2, TO_NEAREST: 1, ROUNDED: 1}
 
 for _name, _inputs in _INPUTS.items():
     if _name not in tvm.ir._ffi_api.ListOpNames():
@@ -76,6 +86,11 @@ def to_nearest(x: Any) -> Any:
     return tirx.call_intrin("int32", TO_NEAREST, x)
 
 
+def rounded(x: Any) -> Any:
+    """A float32 result of its own, no part of a fused multiply-add."""
+    return tirx.call_intrin("float32", ROUNDED, x)
+
+
 def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     """`function`, its loops vectorised, with these operators as what `target` computes them by."""
     own = _products(target)
@@ -87,6 +102,8 @@ def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
             return packed(list(call.args))
         if name == TO_NEAREST:
             return _to_int32(call.args[0], target)
+        if name == ROUNDED:
+            return fenced(call.args[0])
         if name in known:
             return known[name](tirx.const(0, "int32"), *call.args)
         return call
@@ -104,6 +121,7 @@ def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
 
     if target.arch == "aarch64":
         function = tvm_ffi.structural_map(function, (tirx.Cast, narrow))
+    function = dot_pack.pack_bytes(function, target, TO_NEAREST)
     summed = tvm_ffi.structural_map(function, (tirx.Add, accumulate))
     return tvm_ffi.structural_map(summed, (tvm.ir.Call, expand))
 
@@ -155,6 +173,7 @@ def _alone(product: Product) -> Callable[..., Any]:
 for _name, _lowering in (
     (QUAD, lambda *parts: packed(list(parts))),
     (TO_NEAREST, _rounded),
+    (ROUNDED, fenced),
     *((name, _alone(product)) for name, product in PLAIN.items()),
 ):
     register_intrin_lowering(_name, "default", f=_by_default(_lowering), level=1)

@@ -122,7 +122,7 @@ def to_int32(x: Any, arch: str) -> Any:
     """float32 to int32, ties to even."""
     lanes = lanes_of(x)
     if arch == "armv7l":
-        sums = x + plain.spread(tirx.const(float(0xC00000), "float32"), lanes)
+        sums = plain.fenced(x) + plain.spread(tirx.const(float(0xC00000), "float32"), lanes)
         whole = tirx.reinterpret(typed("int32", lanes), sums)
         return whole - number(_MAGIC, whole)
     width = _WORDS if lanes % _WORDS == 0 else 1

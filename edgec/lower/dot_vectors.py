@@ -54,6 +54,13 @@ def joined(parts: list[Any]) -> Any:
     return parts[0] if len(parts) == 1 else tirx.Shuffle(parts, places(range(lanes)))
 
 
+def fenced(x: Any) -> Any:
+    """Floats that LLVM takes for no part of a larger sum."""
+    lanes = lanes_of(x)
+    of = f"v{lanes}f32" if lanes > 1 else "f32"
+    return tirx.call_llvm_pure_intrin(typed("float32", lanes), f"llvm.arithmetic.fence.{of}", x)
+
+
 def by_width(products: Mapping[int, Product], plain: Product) -> Product:
     """The product for vectors of these many lanes; wider ones are cut, others computed plainly."""
 

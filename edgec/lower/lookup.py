@@ -1,4 +1,4 @@
-"""Tables of 256 bytes, read at a place that each byte of a tensor names.
+"""Tables of 256 elements, read at a place that each byte of a tensor names.
 
     y[i] = table[x[i]]
 
@@ -27,6 +27,8 @@ SIZE = 256
 
 _LANES = 16
 """Words of a register of AVX-512."""
+_BITS = {"uint8": 8, "uint16": 16}
+"""Of the elements of a table."""
 
 
 def lookup(ctx: Context, node: gs.Node, inputs: list[Any]) -> relax.Expr | None:
@@ -56,7 +58,7 @@ def blocked_lookup(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | 
 
 def expand_lookups(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     """`function`, its loops vectorised, with vectors that such a table is read at as `target` reads
-    it best."""
+    it best; also with tables of uint16."""
     if "avx512f" not in target.cpu_flags:
         return function
 
@@ -64,9 +66,9 @@ def expand_lookups(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
         if not _is_lookup(load):
             return load
         (index,) = load.indices
-        lanes = lanes_of(index)
+        lanes, kind = lanes_of(index), str(load.source.dtype)
         if lanes == _LANES:
-            return _chosen(load.source, index).astype(f"uint8x{lanes}")
+            return _chosen(load.source, index).astype(f"{kind}x{lanes}")
         repeated = [index] * -(-_LANES // lanes)
         taken = [
             _chosen(
@@ -74,14 +76,14 @@ def expand_lookups(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
             )
             for at in range(0, lanes, _LANES)
         ]
-        return tirx.Shuffle(taken, places(range(lanes))).astype(f"uint8x{lanes}")
+        return tirx.Shuffle(taken, places(range(lanes))).astype(f"{kind}x{lanes}")
 
     return tvm_ffi.structural_map(function, (tvm.ir.TensorLoad, expand))
 
 
 def _is_lookup(load: tvm.ir.TensorLoad) -> bool:
     source = load.source
-    if str(source.dtype) != "uint8" or [int(n) for n in source.shape] != [SIZE]:
+    if str(source.dtype) not in _BITS or [int(n) for n in source.shape] != [SIZE]:
         return False
     index = load.indices[0]
     return not isinstance(index, tirx.Ramp | tirx.Broadcast) and str(index.ty.dtype).startswith(
@@ -90,19 +92,27 @@ def _is_lookup(load: tvm.ir.TensorLoad) -> bool:
 
 
 def _chosen(table: tirx.Buffer, index: Any) -> Any:
-    """The elements of `table` at 16 places, int32, the lowest byte of which counts: each VPERMI2D
-    chooses among 32 words of four bytes, by 5 bits; a shift brings the byte down."""
-    parts = [tirx.reinterpret("int32x16", _part(table, first, 64)) for first in range(0, SIZE, 64)]
-    words = index >> number(2, index)
-    halves = [
-        tirx.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpermi2var.d.512", low, words, high)
-        for low, high in (parts[:2], parts[2:])
+    """The elements of `table` at 16 places, int32, the lowest bits of which count: each VPERMI2D
+    chooses among 32 words, by 5 bits; a shift brings the element down."""
+    bits = _BITS[str(table.dtype)]
+    each = 32 // bits  # elements of a word
+    parts = [
+        tirx.reinterpret("int32x16", _part(table, first, _LANES * each))
+        for first in range(0, SIZE, _LANES * each)
     ]
-    return _upper_or_lower(index, *halves) >> ((index & number(3, index)) << number(3, index))
-
-
-def _upper_or_lower(index: Any, low: Any, high: Any) -> Any:
-    return tirx.Select((index & number(SIZE // 2, index)) != number(0, index), high, low)
+    words = index >> number(each.bit_length() - 1, index)
+    chosen = [
+        tirx.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpermi2var.d.512", low, words, high)
+        for low, high in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    while len(chosen) > 1:
+        bit = number(SIZE // len(chosen), index)
+        chosen = [
+            tirx.Select((index & bit) != number(0, index), high, low)
+            for low, high in zip(chosen[::2], chosen[1::2], strict=True)
+        ]
+    shift = (index & number(each - 1, index)) << number(bits.bit_length() - 1, index)
+    return chosen[0] >> shift
 
 
 def _part(table: tirx.Buffer, first: int, count: int) -> Any:

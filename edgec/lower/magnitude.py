@@ -60,6 +60,7 @@ _BOUNDS: dict[str, Callable[[gs.Node], float]] = {
     "MatMulInteger": _of_sums,
     "DequantizeLinear": _of_dequantized,
     "Add": lambda node: magnitude(node.inputs[0]) + magnitude(node.inputs[1]),
+    "Sub": lambda node: magnitude(node.inputs[0]) + magnitude(node.inputs[1]),
     "Mul": lambda node: magnitude(node.inputs[0]) * magnitude(node.inputs[1]),
     "Cast": lambda node: magnitude(node.inputs[0]),
     "Clip": lambda node: magnitude(node.inputs[0]),

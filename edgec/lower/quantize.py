@@ -23,12 +23,17 @@ from edgec.lower.context import (
     numpy_dtype,
 )
 from edgec.lower.conv import convolution
+from edgec.lower.dot import rounded as rounded_product
+from edgec.lower.integer_rows import rows
 from edgec.lower.magnitude import magnitude
 from edgec.lower.matmul import centred, product
 from edgec.lower.narrow import narrowed
 from edgec.lower.packed_weight import Stored, spread
 from edgec.lower.requantize import requantized, saturated
 from edgec.packing import is_packed
+
+_SUMS = {"Add", "Sub"}
+"""What processors may fuse a product with."""
 
 
 def _spread(
@@ -107,6 +112,9 @@ def quantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
     if single and kind.name in ("int8", "uint8"):
         size, origin = single
         low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        by_rows = rows(ctx, node, origin) if size == 1.0 and dtype == "uint8" else None
+        if by_rows is not None:
+            return by_rows
         in_int32 = size == 1.0 and ctx.dots == "unsigned" and magnitude(node.inputs[0]) < 2**30
 
         def element(value: Any) -> Any:
@@ -149,10 +157,12 @@ def dequantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | Non
     single = _single(scale, zero)
     if single and via == "int32" and dtype == "float32" and not isinstance(x, Constant):
         factor, origin = single
+        readers = {reader.op for tensor in node.outputs for reader in tensor.outputs}
 
         def number(value: Any) -> Any:
             centre = value.astype("int32") - literal(origin, "int32")
-            return centre.astype("float32") * literal(factor, "float32")
+            product = centre.astype("float32") * literal(factor, "float32")
+            return rounded_product(product) if readers & _SUMS else product
 
         return ctx.map("dequantize", number, x)
     known = [e.value.numpy() for e in (x, scale, zero) if isinstance(e, Constant)]

@@ -26,7 +26,6 @@ class Profile:
     activations: str
     symmetric: bool
     products: frozenset[str]
-    computed: bool
     followers: frozenset[str]
     tables: frozenset[str]
     moves: frozenset[str]

@@ -99,10 +99,7 @@ def _unit(node: Node, graph: Graph, profile: Profile) -> Unit:
     if any(t.dtype != _FLOAT32 for t in node.outputs if t.name):
         raise Skip("it does not compute in float32")
     if node.op in profile.products:
-        unit = _PRODUCTS[node.op](node, graph)
-        if unit.weight is None and not profile.computed:
-            raise Skip("both operands are computed")
-        return unit
+        return _PRODUCTS[node.op](node, graph)
     if node.op in profile.tables:
         return Unit("table", (node,), _activations(node, 0))
     if node.op in ("Add", "Mul") and node.op in profile.followers:

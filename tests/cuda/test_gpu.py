@@ -15,6 +15,7 @@ from edgec.gpus import Gpu, local_gpus
 from edgec.graph import load as load_graph
 from edgec.options import Options
 from edgec.passes import PASSES
+from edgec.quantize.quantizer import quantize_model
 from edgec.reference import reference
 from edgec.rewrite import optimize, parse
 
@@ -77,6 +78,15 @@ def test_half_precision(path: Path, gpu: Gpu, tmp_path: Path) -> None:
     for name, wanted in reference(path, sample).items():
         scale = float(np.abs(wanted).max(initial=0.0)) or 1.0
         assert np.abs(actual[name] - wanted).max(initial=0.0) <= HALF_TOLERANCE * scale
+
+
+def test_integers_are_exact(gpu: Gpu, tmp_path: Path) -> None:
+    artifact = tmp_path / "bytes.edgec"
+    model = quantize_model(ROOT / "models" / "digits_cnn.onnx", ["random"]).model
+    compile_model(model, artifact, Options(targets=(target_of(gpu),)))
+    with load(artifact, device=1) as on_gpu, load(artifact, device=-1) as on_cpu:
+        sample = inputs_of(on_gpu)
+        np.testing.assert_array_equal(on_gpu.run(sample)["logits"], on_cpu.run(sample)["logits"])
 
 
 def test_runs_repeat_and_devices_agree(gpu: Gpu, tmp_path: Path) -> None:

@@ -1,11 +1,8 @@
-"""Products by tiles of our own: what they compute, on the twin, and what NVRTC makes of them."""
+"""Products by tiles of our own: what they compute, on the twin."""
 
 from __future__ import annotations
 
-import ctypes
 import math
-import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,61 +10,7 @@ import numpy as np
 import pytest
 from tvm import te, tirx
 
-from edgec import targets
-from edgec.cache import Cache
-from edgec.emit.cuda_kernel import CudaKernel
-from edgec.emit.cuda_twin import link_twin
-from edgec.emit.toolchain import Toolchain
-from edgec.lower.cuda_build import compile_cuda_kernel
-from edgec.lower.dot import dot4, quad
-from edgec.lower.kernels import tvm
-from edgec.lower.requantize import requantized
-
-Array = np.ndarray[Any, Any]
-TARGET = targets.resolve("jetson")
-
-
-def compiled(function: tirx.PrimFunc, vectors: bool = True) -> CudaKernel:
-    text = tvm.ir.save_json(function)
-    return compile_cuda_kernel(text, "kernel", TARGET, None, vectors=vectors)
-
-
-def run(kernel: CudaKernel, folder: Path, arrays: list[Array]) -> None:
-    """Launch `kernel` on arrays, inputs then outputs, by the functions of a twin of the driver."""
-    toolchain = Toolchain.of(targets.host(), Cache.default().path)
-    path = folder / "twin.so"
-    twin = link_twin([kernel], TARGET.gpu_arch, 12060, toolchain, soname="twin.so")
-    path.write_bytes(twin)
-    driver = ctypes.CDLL(str(path))
-    sizes = [*(array.nbytes for array in arrays), max(kernel.scratch_bytes, 1)]
-    places = [ctypes.c_uint64() for _ in sizes]
-    for place, size in zip(places, sizes, strict=True):
-        assert driver.cuMemAlloc_v2(ctypes.byref(place), ctypes.c_size_t(size)) == 0
-    for place, array in zip(places, arrays, strict=False):
-        source = array.ctypes.data_as(ctypes.c_void_p)
-        assert driver.cuMemcpyHtoD_v2(place, source, ctypes.c_size_t(array.nbytes)) == 0
-    for launch in kernel.launches:
-        function = ctypes.c_void_p()
-        name = launch.function.encode()
-        assert driver.cuModuleGetFunction(ctypes.byref(function), None, name) == 0
-        given = [
-            ctypes.c_uint64(
-                places[-1].value + pointer.offset
-                if pointer.param is None
-                else places[pointer.param].value
-            )
-            for pointer in launch.arguments
-        ]
-        pointers = (ctypes.c_void_p * len(given))(
-            *(ctypes.cast(ctypes.byref(each), ctypes.c_void_p) for each in given)
-        )
-        assert (
-            driver.cuLaunchKernel(function, *launch.grid, *launch.block, 0, None, pointers, None)
-            == 0
-        )
-    for place, array in zip(places, arrays, strict=False):
-        wanted = array.ctypes.data_as(ctypes.c_void_p)
-        assert driver.cuMemcpyDtoH_v2(wanted, place, ctypes.c_size_t(array.nbytes)) == 0
+from .launching import compiled, run
 
 
 def product(dtype: str, batch: int, rows: int, columns: int, terms: int, along: str) -> Any:
@@ -113,7 +56,7 @@ def test_products(
 ) -> None:
     kernel = compiled(product(dtype, batch, rows, columns, terms, along))
     half = dtype == "float16"
-    assert ("edgec_multiply_half<kernel" in kernel.source) == half
+    assert ("edgec_multiply_cores<kernel" in kernel.source) == half
     assert len(kernel.launches) == 1
     chance = np.random.default_rng(rows)
     a = chance.standard_normal((batch, rows, terms)).astype(dtype)
@@ -165,75 +108,6 @@ def test_convolutions(dtype: str, vectors: bool, tmp_path: Path) -> None:
     exact += bias.astype(np.float64)[:, None, None]
     tolerance = 2e-2 if dtype == "float16" else 1e-4
     np.testing.assert_allclose(out, exact, rtol=tolerance, atol=tolerance)
-
-
-def bytes_product(rows: int, columns: int, terms: int) -> Any:
-    """a b of uint8 and int8, in quads, to the nearest uint8 after a scale."""
-    a = te.placeholder((rows, 4 * terms), "uint8", name="a")
-    b = te.placeholder((terms, columns), "int32", name="b")
-    k = te.reduce_axis((0, terms), "k")
-    sums = te.compute(
-        (rows, columns),
-        lambda i, j: te.sum(
-            dot4(quad(*(a[i, 4 * k + byte] for byte in range(4))), b[k, j]), axis=k
-        ),
-        name="sums",
-    )
-    out = te.compute(
-        (rows, columns),
-        lambda i, j: requantized(
-            sums[i, j].astype("float32") * tirx.const(0.001, "float32"), 128, 0, 255, "uint8"
-        ),
-        name="out",
-    )
-    return te.create_prim_func([a, b, out])
-
-
-@pytest.mark.parametrize(("rows", "columns", "terms"), [(40, 24, 12), (3, 24, 12)])
-def test_products_of_bytes_are_exact(rows: int, columns: int, terms: int, tmp_path: Path) -> None:
-    """By tiles, and, for few rows, by TVM's loops."""
-    kernel = compiled(bytes_product(rows, columns, terms))
-    assert ("edgec_multiply<" in kernel.source) == (rows >= 8)
-    assert "IDP.4A.U8.S8" in instructions(kernel, tmp_path)
-    chance = np.random.default_rng(5)
-    a = chance.integers(0, 256, (rows, 4 * terms), np.uint8)
-    b = chance.integers(-128, 128, (4 * terms, columns), np.int8)
-    packed = np.ascontiguousarray(b.reshape(terms, 4, columns).transpose(0, 2, 1)).view(np.int32)
-    out = np.zeros((rows, columns), np.uint8)
-    run(kernel, tmp_path, [a, packed.reshape(terms, columns), out])
-    scaled = (a.astype(np.int32) @ b.astype(np.int32)).astype(np.float32) * np.float32(0.001)
-    exact = np.rint(np.clip(scaled, -128, 127)).astype(np.int32) + 128
-    np.testing.assert_array_equal(out, exact.astype(np.uint8))
-
-
-def instructions(kernel: CudaKernel, folder: Path) -> str:
-    spec = find_spec("nvidia")
-    roots = [Path(root) for root in (spec.submodule_search_locations or [])] if spec else []
-    tools = [tool for root in roots for tool in root.glob("*/bin/nvdisasm")]
-    if not tools:
-        pytest.skip("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
-    path = folder / "kernel.cubin"
-    path.write_bytes(kernel.cubin)
-    done = subprocess.run([tools[0], "-c", path], capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-def test_half_precision_is_multiplied_by_tensor_cores(tmp_path: Path) -> None:
-    half = compiled(convolution("float16"))
-    assert "HMMA.16816.F32" in instructions(half, tmp_path)
-    single = instructions(compiled(convolution("float32")), tmp_path)
-    assert "HMMA" not in single
-    assert single.count("FFMA") >= 16
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize(("rows", "columns"), [(2048, 1024), (512, 128), (256, 64), (64, 32)])
-def test_no_tile_spills(dtype: str, rows: int, columns: int) -> None:
-    [facts] = compiled(product(dtype, 1, rows, columns, 256, "terms")).facts()
-    threads = 128 if dtype == "float16" else 256
-    assert facts.frame_bytes == 0
-    assert facts.registers * threads <= 65536
-    assert facts.shared_bytes <= 48 << 10
 
 
 def test_a_small_product_is_left_to_tvm() -> None:

@@ -18,11 +18,14 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Scaled:
-    """Scale and zero point of a tensor of type `dtype`."""
+    """Scale, a float32, and zero point of a tensor of type `dtype`."""
 
     scale: float
     zero: int
     dtype: str = "uint8"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", float(np.float32(self.scale)))
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -56,13 +59,51 @@ def requantized(
     return np.clip(np.clip(elements, *to.limits), *bounds).astype(to.dtype)
 
 
-def added(a: Array, a_in: Scaled, b: Array, b_in: Scaled, to: Scaled) -> Array:
-    """Each operand times its scale over the result's, both products rounded, then their sum."""
-    total = np.zeros((), np.float32)
+def added(a: Array, a_in: Scaled, b: Array, b_in: Scaled, to: Scaled, sign: int = 1) -> Array:
+    """Each operand times its scale over the result's, both products rounded, then their sum, or of
+    the `sign` -1 their difference."""
+    terms = []
     for each, of in ((a, a_in), (b, b_in)):
         factor = np.float32(np.float64(of.scale) / np.float64(to.scale))
-        total = total + (each.astype(np.int32) - of.zero).astype(np.float32) * factor
-    elements = np.rint(total).astype(np.float64) + to.zero
+        terms.append((each.astype(np.int32) - of.zero).astype(np.float32) * factor)
+    elements = np.rint(terms[0] + np.float32(sign) * terms[1]).astype(np.float64) + to.zero
+    return np.clip(elements, *to.limits).astype(to.dtype)
+
+
+def multiplied(a: Array, a_in: Scaled, b: Array, b_in: Scaled, to: Scaled) -> Array:
+    """Exact products of elements less their zero points, requantized."""
+    products = (a.astype(np.int64) - a_in.zero) * (b.astype(np.int64) - b_in.zero)
+    return requantized(products, np.float64(a_in.scale) * np.float64(b_in.scale), to)
+
+
+def softmaxed(x: Array, x_in: Scaled, to: Scaled) -> Array:
+    """Over the last axis: powers from a table of integers, and one division for each row."""
+    table = np.rint(65535 * np.exp(-np.float64(x_in.scale) * np.arange(256))).astype(np.int64)
+    wide = x.astype(np.int64)
+    powers = table[wide.max(-1, keepdims=True) - wide]
+    totals = powers.sum(-1, keepdims=True)
+    assert totals.max() < 2**31
+    share = np.float32(1 / np.float64(to.scale)) / totals.astype(np.float32)
+    elements = np.rint(powers.astype(np.float32) * share).astype(np.float64) + to.zero
+    return np.clip(elements, *to.limits).astype(to.dtype)
+
+
+def normalized(
+    x: Array, x_in: Scaled, gain: Array, bias: Array, epsilon: float, to: Scaled
+) -> Array:
+    """Over the last axis: exact integers up to the variance, then one float32 operation after the
+    other."""
+    centre, terms = x.astype(np.int64) - x_in.zero, x.shape[-1]
+    total = centre.sum(-1, keepdims=True)
+    squares = (centre**2).sum(-1, keepdims=True)
+    assert max(np.abs(total).max(), squares.max()) < 2**31
+    variance = (terms * squares - total**2).astype(np.float32)
+    least = np.float32(terms**2 * np.float64(np.float32(epsilon)) / np.float64(x_in.scale) ** 2)
+    factor = np.float32(1) / np.sqrt(variance + least)
+    value = (terms * centre - total).astype(np.float32) * factor
+    value = value * (gain.astype(np.float64) / np.float64(to.scale)).astype(np.float32)
+    value = value + (bias.astype(np.float64) / np.float64(to.scale)).astype(np.float32)
+    elements = np.rint(value).astype(np.float64) + to.zero
     return np.clip(elements, *to.limits).astype(to.dtype)
 
 

@@ -13,7 +13,8 @@ from integer.contract import Scaled
 
 
 class Model:
-    """Collects nodes and constants; inputs, x of `shape` and `others`, and outputs are float32."""
+    """Collects nodes and constants; inputs, x of `shape` and `others`, and outputs are
+    float32."""
 
     def __init__(self, shape: Sequence[int], **others: Sequence[int]) -> None:
         self.shape = tuple(shape)
@@ -44,7 +45,7 @@ class Model:
         attributes = {"axis": axis} if scales.ndim else {}
         return self.node("DequantizeLinear", *constants, **attributes)
 
-    def proto(self, output: str, shape: Sequence[int]) -> onnx.ModelProto:
+    def proto(self, output: str, shape: Sequence[int], **others: Sequence[int]) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             "quantized",
@@ -52,7 +53,10 @@ class Model:
                 helper.make_tensor_value_info(name, TensorProto.FLOAT, given)
                 for name, given in {"x": self.shape, **self.others}.items()
             ],
-            [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, made)
+                for name, made in {output: shape, **others}.items()
+            ],
             self.constants,
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)

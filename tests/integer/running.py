@@ -32,3 +32,13 @@ def outputs(
     with load(artifact, threads=threads) as module:
         (result,) = module.run(feeds).values()
         return result.copy()
+
+
+def all_outputs(
+    model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], name: str, cache: Path, threads: int
+) -> dict[str, np.ndarray]:
+    """The outputs of `model`, compiled for the target `name`."""
+    artifact = cache / "model.edgec"
+    compile_model(model, artifact, Options(targets=(name,)), cache=Cache(cache))
+    with load(artifact, threads=threads) as module:
+        return {key: value.copy() for key, value in module.run(feeds).items()}

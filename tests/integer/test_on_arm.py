@@ -14,6 +14,8 @@ import pytest
 from edgec.program import Tensor
 from edgec.qdq.meaning import meaning_of
 from edgec.reference import reference
+from integer.contract import Scaled
+from integer.models import Model
 
 Edgec = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -64,6 +66,23 @@ def test_a_model_quantized_here(target: str, digits: Path, edgec: Edgec, tmp_pat
     spec = Tensor("image", "float32", (1, 1, 8, 8))
     model, data = quantized(edgec, digits, spec, tmp_path)
     judge(edgec, model, spec, target, data, tmp_path)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_operators(target: str, edgec: Edgec, tmp_path: Path) -> None:
+    """Those of two tensors and of rows, zero points at both ends."""
+    model, spec = Model((1, 3, 40)), Tensor("x", "float32", (1, 3, 40))
+    left = model.through("x", Scaled(0.02, -128, "int8"))
+    right = model.through(model.node("Neg", "x"), Scaled(0.03, 255))
+    to = Scaled(0.04, 127, "int8")
+    made = [model.through(model.node(op, left, right), to) for op in ("Add", "Sub", "Mul")]
+    made.append(model.through(model.node("Softmax", left), Scaled(1 / 256, -128, "int8")))
+    gain, bias = (model.constant(np.linspace(-1, 2, 40), "float32") for _ in range(2))
+    made.append(model.through(model.node("LayerNormalization", right, gain, bias), to))
+    proto = model.proto(made[0], spec.shape, **dict.fromkeys(made[1:], spec.shape))
+    onnx.save(proto, tmp_path / "operators.onnx")
+    data = np.random.default_rng(1).uniform(-4, 4, spec.shape).astype(np.float32)
+    judge(edgec, tmp_path / "operators.onnx", spec, target, data, tmp_path)
 
 
 @pytest.mark.nightly

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from tvm import relax
 
 from edgec import targets
 from edgec.lower import integer_conv, integer_matmul, integer_stem
-from edgec.lower.context import Context
+from edgec.lower.context import Context, literal
+from edgec.lower.elementwise import maximum, minimum
+from edgec.lower.requantize import saturated
 from edgec.lower.window import Window
 
 from .integer_running import compiled
@@ -130,3 +133,44 @@ def narrow_sums(ctx: Context, image: relax.Expr, weights: np.ndarray, w: Window)
     found = integer_stem.side_by_side(ctx, image, ZERO, weights, w)
     assert found is not None
     return integer_conv.sums(ctx, found[0], ZERO, *found[1:], 1)
+
+
+ENDS = {
+    "whole": (0, 0, 255, None, "uint8"),
+    "middle": (128, 0, 255, None, "uint8"),
+    "signed": (-5, -128, 127, None, "int8"),
+    "relu6": (3, 0, 255, (0, 99), "uint8"),
+    "bounded": (100, 100, 200, None, "uint8"),
+    "crossed": (0, 0, 255, (300, 400), "uint8"),
+    "below": (0, 0, 255, (-400, -300), "uint8"),
+}
+"""Zero points, limits of elements, a Clip before them or none, and types."""
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("end", ENDS)
+def test_ends(end: str, name: str, tmp_path: Path) -> None:
+    """Ties and numbers beyond int16, in rows that do not consist of whole groups of vectors."""
+    zero, low, high, clip, dtype = ENDS[end]
+    target, w = targets.resolve(name), window(15, 1, 1, 0)
+    x = np.random.default_rng(zero + 9).integers(0, 256, (1, 8, 15, 15)).astype(np.uint8)
+    weights = np.array([[1, 0], [3, -2], [127, 127], [-127, -127]], np.int8).repeat(12, axis=0)
+    weights = np.tile(weights, 4)[:, :, None, None]
+
+    def quantized(ctx: Context, image: relax.Expr) -> relax.Expr:
+        def element(total: Any) -> Any:
+            value = total.astype("float32") * literal(0.5, "float32")
+            if clip is not None:
+                bounds = (literal(bound, "float32") for bound in clip)
+                value = minimum(maximum(value, next(bounds)), next(bounds))
+            return saturated(value, zero, low, high, dtype)
+
+        return ctx.map("quantize", element, integer_conv.sums(ctx, image, ZERO, weights, w, 1))
+
+    given = blocked(x, target.channel_block)
+    made = compiled(quantized, [given], target, tmp_path)(given)
+    assert made.dtype == dtype
+    value = convolved(x, weights, w) * 0.5
+    inside = value if clip is None else np.minimum(np.maximum(value, clip[0]), clip[1])
+    exact = np.clip(np.rint(inside) + zero, low, high)
+    np.testing.assert_array_equal(np.moveaxis(made, -1, 2).reshape(1, -1, 15, 15)[:, :48], exact)

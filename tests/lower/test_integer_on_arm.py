@@ -19,6 +19,7 @@ from edgec.lower.window import Window
 
 from .integer_emulated import emulated
 from .test_integer_kernels import (
+    ENDS,
     LAYERS,
     NARROW,
     ZERO,
@@ -103,18 +104,6 @@ def test_narrow_images(name: str, tmp_path: Path) -> None:
     )
     made = np.moveaxis(made, -1, 2).reshape(1, -1, *w.sizes)[:, :outputs]
     np.testing.assert_array_equal(made, convolved(x, weights, w))
-
-
-ENDS = {
-    "whole": (0, 0, 255, None, "uint8"),
-    "middle": (128, 0, 255, None, "uint8"),
-    "signed": (-5, -128, 127, None, "int8"),
-    "relu6": (3, 0, 255, (0, 99), "uint8"),
-    "bounded": (100, 100, 200, None, "uint8"),
-    "crossed": (0, 0, 255, (300, 400), "uint8"),
-    "below": (0, 0, 255, (-400, -300), "uint8"),
-}
-"""Zero points, limits of elements, a Clip before them or none, and types."""
 
 
 @pytest.mark.parametrize("name", ["rpi4", "armv7"])

@@ -147,9 +147,8 @@ def test_a_target_quantizes_what_its_kernels_have() -> None:
         )
         for name in ("x86", "host")
     }
-    assert plans["host"].plan.left["MatMul_0"] == "both operands are computed"
-    assert "MatMul_0" in plans["x86"].plan.units
-    share = plans["host"].share
-    assert share is not None
-    assert 0.8 * share[1] <= share[0] < share[1]
-    assert plans["x86"].share == (share[1], share[1])
+    assert plans["host"].plan.left["Mul_1"] == "Mul is computed in floats"
+    for made in plans.values():
+        assert "MatMul_0" in made.plan.units
+        assert made.share is not None
+        assert made.share[0] == made.share[1]
