@@ -1,7 +1,7 @@
 """When a kernel's loop is shared among threads.
 
 Waking threads that spin takes less than a microsecond. What they then need of each other's results
-has to move between their caches, which takes more: where kernels take two or three microseconds each
+has to move between their caches, which takes more: where kernels take a few microseconds each
 (`edgec profile --threads 2` of DS-CNN, with `_VECTORS` lowered) two threads are slower than one.
 """
 
