@@ -2,10 +2,11 @@
 
     python bench/gpu.py [NAME ...] [--calls N] [--tf32]
 
-Inputs and outputs stay on the GPU. All sides multiply in float32, with `--tf32` in TF32. Each side runs alone, `--calls` times after as many warm-up
-runs, the median and the tenths are printed, then the geometric mean of edgec's time beside the
-better peer's. Needs torch, onnx2torch and onnxruntime-gpu for the peers that are to be there; says
-which are not. Where there is no GPU it says so and ends with code 10.
+Inputs and outputs stay on the GPU. All sides multiply in float32, with `--tf32` in TF32. Each side
+runs alone, `--calls` times after as many warm-up runs, the median and the tenths are printed, then
+the geometric mean of edgec's time beside the better peer's. Needs torch, onnx2torch and
+onnxruntime-gpu for the peers that are to be there; says which are not. Where there is no GPU it
+says so and ends with code 10.
 """
 
 from __future__ import annotations
