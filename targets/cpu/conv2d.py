@@ -38,6 +38,7 @@ from edgec.targets.cpu.tiles import (
     sum_in_registers,
     take_terms,
     tile,
+    write_out_uneven,
 )
 
 _SHORT = 64
@@ -156,6 +157,7 @@ def tiles(
     """Cut the output into tiles of blocks, rows and columns, shared among threads, and sum each
     where it is stored; returns the loop that threads share."""
     batch, channel, row, column, lane = schedule.get_loops(conv.output)
+    width = extent(schedule, column)
     channel, channel_in = schedule.split(channel, factors=[None, size[0]])
     row, row_in = schedule.split(row, factors=[None, size[1]])
     column, column_in = schedule.split(column, factors=[None, size[2]])
@@ -175,4 +177,5 @@ def tiles(
         schedule.unroll(loop)
     schedule.vectorize(lane)
     schedule.compute_at(conv.sums, column, preserve_unit_loops=True)
+    write_out_uneven(schedule, column, width, size[2], target)
     return shared

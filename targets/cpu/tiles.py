@@ -36,6 +36,9 @@ _WORTH = 0.6
 _WRITTEN = 128
 """Vectors of multiply-adds up to which a loop over terms may be written out."""
 
+_FEW_TILES = 4
+"""Tiles of a row up to which all may be written out."""
+
 _UNEVEN, _SHORT_UNEVEN = 0.9, 0.75
 """What is left of the speed where a last tile has to be cut off."""
 
@@ -198,6 +201,18 @@ def sum_in_registers(
         schedule.unroll(loop)
     schedule.vectorize(lane)
     return summed
+
+
+def write_out_uneven(
+    schedule: s_tir.Schedule, loop: LoopRV, width: int, columns: int, target: Target
+) -> None:
+    """Write out a `loop` over few tiles of `columns`, of which the last is cut off at `width`:
+    whether a column is there is known of each then, and not asked in every step of a sum.
+
+    Only for processors where an instruction decides little by itself: others hide the question.
+    """
+    if target.lane_operands and width % columns and width <= _FEW_TILES * columns:
+        schedule.unroll(loop)
 
 
 def is_paired(schedule: s_tir.Schedule, block: SBlockRV) -> bool:
