@@ -16,7 +16,6 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-
 _KEEPS_NAN = "edgec.keeps_nan"
 """Marks a function whose maxima of floats are to be NaN where an operand is."""
 
