@@ -78,7 +78,7 @@ def native_clamps(function: tirx.PrimFunc) -> tirx.PrimFunc:
     return tvm_ffi.structural_map(clamped, (tirx.Max, maximum))
 
 
-def _leaves(expr: Any, kind: type) -> list[Any]:
+def _leaves(expr: Any, kind: Any) -> list[Any]:
     """The operands of a tree of nodes of one kind."""
     if not isinstance(expr, kind):
         return [expr]
