@@ -142,7 +142,7 @@ def _schedule_dense(
 def _copy_borders(
     schedule: s_tir.Schedule, conv: Convolution, by: LoopRV | None, target: Target
 ) -> None:
-    """Copy the input with its border: for each iteration of a loop what it needs, or all at once."""
+    """Copy the input with its border: what each iteration of a loop needs, or all at once."""
     for border in conv.borders:
         if by is None:
             vectorise_and_share(schedule, border, target)
