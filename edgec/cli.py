@@ -195,6 +195,11 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     _compilers(parser)
     _toolkit(parser)
     parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="let the GPU round float32 to 10 bits of mantissa to multiply it by tensor cores",
+    )
+    parser.add_argument(
         "--require",
         choices=("none", "host-twin", "emulated", "device"),
         default="none",
