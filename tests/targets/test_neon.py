@@ -41,8 +41,7 @@ def test_inputs_are_loaded_as_vectors(level: str, edgec: Edgec, tmp_path: Path) 
         assert edgec("compile", model, *words).code == 0
         text = path.read_text()
         lanes = re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[([123])\]", text)
-        assert len(lanes) > 40
-        assert len({lanes.count(lane) for lane in "123"}) == 1
+        assert min(lanes.count(lane) for lane in "123") > 40
         assert re.search(r"\bfmax\b", text)
 
 
