@@ -55,6 +55,9 @@ PACKED = "conv2d_packed"
 """The convolution by packed codes, those of an element the last terms of its sum
 (`edgec.lower.packed_conv`): they are written out, so that shifts and masks are constants."""
 
+_ACROSS = 2
+"""The place of the loop over a window's columns among those over terms."""
+
 _WRITTEN = 400
 """Vectors of multiply-adds up to which all taps of a window may be written out."""
 
@@ -130,7 +133,8 @@ def _schedule_dense(
     blocks, columns = tile(channels, width, target, lanes, choose, step=step, short=short)
     shared = tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
     inputs = schedule.get(conv.sums).reads[0].source
-    *_, term = sum_in_registers(schedule, conv.sums, target, choose)
+    inside = _ACROSS if blocks == 1 and _shares_loads(schedule, conv, target) else None
+    *_, term = sum_in_registers(schedule, conv.sums, target, choose, inside=inside)
     if packed:
         schedule.unroll(term)
     else:
@@ -149,6 +153,13 @@ def _copy_borders(
         else:
             schedule.compute_at(border, by, preserve_unit_loops=True)
             schedule.vectorize(schedule.get_loops(border)[-1])
+
+
+def _shares_loads(schedule: s_tir.Schedule, conv: Convolution, target: Target) -> bool:
+    """Whether neighbouring columns read the same bytes, each of which takes a load of its own."""
+    image = schedule.get(conv.sums).reads[0].source
+    wide = extents(schedule, conv.sums)[5 + _ACROSS] > 1
+    return wide and str(image.dtype) == "uint8" and not target.lane_operands
 
 
 def _rows_first(schedule: s_tir.Schedule, conv: Convolution, choose: Choose) -> bool:

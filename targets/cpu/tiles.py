@@ -169,13 +169,20 @@ def _score(
 
 
 def sum_in_registers(
-    schedule: s_tir.Schedule, block: SBlockRV, target: Target, choose: Choose
+    schedule: s_tir.Schedule,
+    block: SBlockRV,
+    target: Target,
+    choose: Choose,
+    *,
+    inside: int | None = None,
 ) -> list[LoopRV]:
     """Arrange the sums of one tile of a blocked image: terms outside, an unrolled tile of vectors
     inside. Returns the loops over terms.
 
     Each column's input is used by every block before the next, with the weights of all blocks in
-    registers; where these find no room beside the sums, each block's weights by every column.
+    registers; where these find no room beside the sums, each block's weights by every column. The
+    loop over terms at the place `inside` goes inside of the columns of a single block: what
+    neighbours have in common is then loaded once for all of them.
     """
     kinds = iter_types(schedule, block)
     loops = schedule.get_loops(block)[-len(kinds) :]
@@ -188,6 +195,8 @@ def sum_in_registers(
     if blocks > 1 and columns > 1:
         by_column = whether(choose, "by_column", by_column)
     inner = [batch, row, *((column, channel) if by_column else (channel, column))]
+    taps = [] if inside is None else [summed.pop(inside)]
+    inner += taps
     if lanes > _PAIRED and is_paired(schedule, block):
         word, lane = schedule.split(lane, factors=[None, _PAIRED])
         inner.append(word)
@@ -196,7 +205,7 @@ def sum_in_registers(
         schedule.unroll(loop)
     schedule.vectorize(lane)
     init = schedule.decompose_reduction(block, summed[0])
-    *flat, lane = schedule.get_loops(init)[-len(inner) - 1 :]
+    *flat, lane = schedule.get_loops(init)[len(taps) - len(inner) - 1 :]
     for loop in flat:
         schedule.unroll(loop)
     schedule.vectorize(lane)
