@@ -1,11 +1,12 @@
 """edgec on this machine's GPU beside torch.compile and ONNX Runtime, CUDA graphs on all sides.
 
-    python bench/gpu.py [NAME ...] [--calls N]
+    python bench/gpu.py [NAME ...] [--calls N] [--tf32]
 
-Inputs and outputs stay on the GPU. Each side runs alone, `--calls` times after as many warm-up
-runs, the median and the tenths are printed, then the geometric mean of edgec's time beside the
-better peer's. Needs torch, onnx2torch and onnxruntime-gpu for the peers that are to be there; says
-which are not. Where there is no GPU it says so and ends with code 10.
+Inputs and outputs stay on the GPU. All sides multiply in float32, with `--tf32` in TF32. Each side
+runs alone, `--calls` times after as many warm-up runs, the median and the tenths are printed, then
+the geometric mean of edgec's time beside the better peer's. Needs torch, onnx2torch and
+onnxruntime-gpu for the peers that are to be there; says which are not. Where there is no GPU it
+says so and ends with code 10.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--tf32", action="store_true", help="on all sides")
     args = parser.parse_args()
     if not local_gpus():
         print("no NVIDIA GPU here: nothing was measured", file=sys.stderr)
@@ -50,7 +52,7 @@ def main() -> int:
     print("|---|---|---|---|---|")
     ratios = []
     for name, path in models(args.names).items():
-        times = measured(path, target, args.calls)
+        times = measured(path, target, args.calls, args.tf32)
         best = min(t for side, t in times.items() if side != "edgec" and t is not None)
         ratios.append(times["edgec"] / best)
         cells = " | ".join("-" if t is None else f"{t:.3f}" for t in times.values())
@@ -59,13 +61,13 @@ def main() -> int:
     return 0
 
 
-def measured(path: Path, target: str, calls: int) -> dict[str, Any]:
+def measured(path: Path, target: str, calls: int, tf32: bool) -> dict[str, Any]:
     """Median milliseconds by side; None where a side cannot run the model."""
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
         artifact = Path(folder) / "model.edgec"
-        compile_model(path, artifact, Options(targets=(target,)))
+        compile_model(path, artifact, Options(targets=(target,), tf32=tf32))
         with load(artifact, device=1) as module:
             sample = dict(next(iter(open_data(module.inputs, ["random"], seed=1))))
             inputs = [torch.from_numpy(sample[t.name]).cuda() for t in module.inputs]
@@ -82,7 +84,7 @@ def measured(path: Path, target: str, calls: int) -> dict[str, Any]:
         named = dict(zip(sample, inputs, strict=True))
         for side, make in (("torch", with_torch), ("onnxruntime", with_onnxruntime)):
             try:
-                times[side] = median(make(path, named), torch.cuda.synchronize, calls)
+                times[side] = median(make(path, named, tf32), torch.cuda.synchronize, calls)
             except Exception as error:
                 print(f"{path.stem}: {side}: {error}", file=sys.stderr)
                 times[side] = None
@@ -100,12 +102,12 @@ def median(run: Runner, wait: Runner, calls: int) -> float:
     return statistics.median(times[calls:])
 
 
-def with_torch(path: Path, inputs: dict[str, Any]) -> Runner:
-    """The model by torch.compile with CUDA graphs, no TF32."""
+def with_torch(path: Path, inputs: dict[str, Any], tf32: bool) -> Runner:
+    """The model by torch.compile with CUDA graphs."""
     import onnx2torch
     import torch
 
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     compiled = torch.compile(onnx2torch.convert(str(path)).eval().cuda(), mode="max-autotune")
 
     def run() -> None:
@@ -115,11 +117,11 @@ def with_torch(path: Path, inputs: dict[str, Any]) -> Runner:
     return run
 
 
-def with_onnxruntime(path: Path, inputs: dict[str, Any]) -> Runner:
-    """The model by ONNX Runtime's CUDA provider with CUDA graphs, no TF32."""
+def with_onnxruntime(path: Path, inputs: dict[str, Any], tf32: bool) -> Runner:
+    """The model by ONNX Runtime's CUDA provider with CUDA graphs."""
     import onnxruntime
 
-    options = {"enable_cuda_graph": "1", "use_tf32": "0"}
+    options = {"enable_cuda_graph": "1", "use_tf32": str(int(tf32))}
     session = onnxruntime.InferenceSession(
         str(path), providers=[("CUDAExecutionProvider", options)]
     )

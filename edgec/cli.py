@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import signal
@@ -30,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        parsed = parser.parse_args(given)
+        parsed, unknown = parser.parse_known_args(given)
+        if unknown:
+            parsed.parser.refuse(unknown)
         if parsed.command is None:
             parser.print_help()
             return UsageError.exit_code
@@ -63,6 +66,20 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UsageError(message, hint=f"`{self.prog} --help` shows the options")
 
+    def refuse(self, words: list[str]) -> None:
+        """Words that are no arguments of this command; the nearest option is told.
+
+        Raises:
+            UsageError: always.
+        """
+        option = words[0].partition("=")[0]
+        close = difflib.get_close_matches(option, self._option_string_actions, n=1)
+        raise UsageError(
+            f"unrecognized arguments: {' '.join(words)}",
+            hint=(f"did you mean {close[0]}? " if close else "")
+            + f"`{self.prog} --help` shows the options",
+        )
+
 
 def _parser() -> _Parser:
     parser = _Parser(
@@ -70,7 +87,7 @@ def _parser() -> _Parser:
         description="Optimise ONNX models and compile them to modules that run on edge devices.",
     )
     parser.add_argument("--version", action="version", version=f"edgec {__version__}")
-    parser.set_defaults(command=None)
+    parser.set_defaults(command=None, parser=parser)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
     _compile(verbs.add_parser("compile", help="compile a model to an artifact"))
     _tune(verbs.add_parser("tune", help="find faster kernels for a model by measuring"))
@@ -97,7 +114,7 @@ def _parser() -> _Parser:
 
 
 def _common(parser: argparse.ArgumentParser, command: str) -> None:
-    parser.set_defaults(command=command)
+    parser.set_defaults(command=command, parser=parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
     parser.add_argument("-v", "--verbose", action="store_true", help="more detail; tracebacks")
 
@@ -177,6 +194,11 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the model in C; by default the file's")
     _compilers(parser)
     _toolkit(parser)
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="let the GPU round float32 to 10 bits of mantissa to multiply it by tensor cores",
+    )
     parser.add_argument(
         "--require",
         choices=("none", "host-twin", "emulated", "device"),

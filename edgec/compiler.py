@@ -28,7 +28,7 @@ from edgec import sandbox, targets
 from edgec.cache import Cache, key_of, tool_digest
 from edgec.emit.archive import write_archive, write_file
 from edgec.emit.artifact import Source, Variant, linkable, manifest, members
-from edgec.emit.cuda_nvrtc import has_gpu_part
+from edgec.emit.cuda_nvrtc import TF32_SINCE, has_gpu_part, has_tf32
 from edgec.emit.forms import (
     FORMS_OF_GRAPH,
     FORMS_OF_MODULE,
@@ -172,6 +172,10 @@ class Compilation:
             stored = shelf.find() if reuse else None
         for target, reached in zip(chosen, means, strict=True):
             self.require(target, reached)
+            if self.options.tf32 and not has_tf32(target):
+                self.note(
+                    f"{target.name}: no TF32, which takes a GPU since Ampere, sm_{TF32_SINCE}"
+                )
             if target.gpu_arch and not has_gpu_part(target):
                 self.note(f"{target.name}: its CPU only: no compiler for its GPU's driver is known")
         if stored is not None:
@@ -369,7 +373,13 @@ class Compilation:
             for pair in suggest_states(inputs, outputs):
                 self.note(f"'{pair[0]}' looks like the next '{pair[1]}': --state {'='.join(pair)}")
         meaning = graph.to_onnx() if has_integers(graph) else self.source
-        golden = start_golden(meaning, inputs, outputs, self.options.states)
+        golden = start_golden(
+            meaning,
+            inputs,
+            outputs,
+            self.options.states,
+            tf32=any(map(has_tf32, chosen)) and self.options.tf32,
+        )
         found: list[Difference] = []
         if meaning is not self.source:
             with self.stage("compare"):

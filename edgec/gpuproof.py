@@ -50,6 +50,7 @@ def prove_on_gpu(
             specs=program.inputs,
             states=[(state.input, state.output_name) for state in program.states],
             evidence=evidence,
+            tf32=part.tf32,
         )
     return means, report.warnings
 

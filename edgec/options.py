@@ -30,6 +30,8 @@ class Options:
         cc: a C compiler to link with instead of the ziglang package's.
         ndk: the folder of Android's NDK, whose compiler to link with, for Android.
         cuda_path: the folder of a CUDA toolkit, whose NVRTC to compile for a GPU with.
+        tf32: let GPUs since Ampere (sm_80) round float32 to TF32, 10 bits of mantissa, to multiply
+            it by tensor cores.
         trusted: run ONNX's native code in this process, without the helper that catches crashes.
         require: the least proof that will do: "none", "host-twin", "emulated" or "device".
         jobs: processes that build kernels; by default the processors available.
@@ -52,6 +54,7 @@ class Options:
     cc: str | None = None
     ndk: str | None = None
     cuda_path: str | None = None
+    tf32: bool = False
     trusted: bool = False
     require: str = "none"
     jobs: int | None = None

@@ -47,17 +47,20 @@ LEVELS: tuple[Proof, ...] = ("none", "host-twin", "emulated", "device")
 @dataclass(frozen=True)
 class Golden:
     """One sample and what ONNX Runtime, optimisations off, makes of it; by name of outputs that
-    rounding moves far (`edgec.standard`), how far that may be."""
+    rounding moves far (`edgec.standard`), how far that may be, and the same where a GPU multiplies
+    in TF32."""
 
     inputs: Sequence[Tensor]
     outputs: Sequence[Tensor]
     sample: Sample
     expected: Sample
     moved: Mapping[str, float] = field(default_factory=dict)
+    moved_by_tf32: Mapping[str, float] = field(default_factory=dict)
 
-    def tolerances(self) -> list[Tolerance]:
+    def tolerances(self, *, tf32: bool = False) -> list[Tolerance]:
         """What each output may differ by."""
-        return tolerances(self.outputs, self.expected, self.moved)
+        moved = self.moved_by_tf32 if tf32 else self.moved
+        return tolerances(self.outputs, self.expected, moved)
 
     def pack(self, extents: Sequence[Extent]) -> bytes:
         """As a member of the artifact; `extents` are those that a run decides."""
@@ -69,14 +72,16 @@ def start_golden(
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
     states: Sequence[tuple[str, str]],
+    *,
+    tf32: bool = False,
 ) -> Future[Golden]:
     """Begin to compute golden data, beside whatever the caller does next.
 
     `inputs` and `outputs` are the whole signature; `states`, (output, input) names, are zero and
-    left out of the golden data.
+    left out of the golden data. With `tf32` they say what TF32 may do, too.
     """
     pool = ThreadPoolExecutor(1)
-    future = pool.submit(_golden, model, inputs, outputs, states)
+    future = pool.submit(_golden, model, inputs, outputs, states, tf32)
     pool.shutdown(wait=False)
     return future
 
@@ -86,6 +91,7 @@ def _golden(
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
     states: Sequence[tuple[str, str]],
+    tf32: bool,
 ) -> Golden:
     with Standard(model) as oracle:
         limits = index_limits(oracle.model)
@@ -95,10 +101,11 @@ def _golden(
         for name in remembered:
             sample[name] = np.zeros_like(sample[name])
         expected, _ = oracle.run(sample)
-        moved = {
-            name: max((_distance(expected[name], each) for each in results), default=0.0)
-            for name, results in oracle.moved(sample).items()
-        }
+        moved = _moved(oracle, sample, expected)
+    moved_by_tf32 = moved
+    if tf32:
+        with Standard(model, tf32=True) as oracle:
+            moved_by_tf32 = _moved(oracle, sample, expected)
     produced = {name for name, _ in states}
     return Golden(
         [tensor for tensor in inputs if tensor.name not in remembered],
@@ -106,7 +113,15 @@ def _golden(
         sample,
         expected,
         moved,
+        moved_by_tf32,
     )
+
+
+def _moved(oracle: Standard, sample: Sample, expected: Sample) -> dict[str, float]:
+    return {
+        name: max((_distance(expected[name], each) for each in results), default=0.0)
+        for name, results in oracle.moved(sample).items()
+    }
 
 
 def _distance(expected: Array, moved: Moved) -> float:

@@ -12,7 +12,7 @@ from edgec.cache import Cache
 from edgec.emit.artifact import Variant
 from edgec.emit.cuda_glue import GpuPart, gpu_part, unaligned
 from edgec.emit.cuda_kernel import unpack
-from edgec.emit.cuda_nvrtc import has_gpu_part
+from edgec.emit.cuda_nvrtc import has_gpu_part, has_tf32
 from edgec.emit.glue import pack_weights, program_c
 from edgec.emit.linkable import Linkable, link_library
 from edgec.emit.toolchain import Toolchain
@@ -100,6 +100,7 @@ class Workshop:
                 cpu_flags,
                 proof.tolerances(),
                 gpu.cuda_c if gpu else "",
+                proof.tolerances(tf32=True) if gpu and gpu.tf32 else (),
             )
 
         objects = {symbols[name]: build.kernels[name].object for name in used}.values()
@@ -139,13 +140,18 @@ class Workshop:
         if not has_gpu_part(target):
             return None
         scalar = set(unaligned(plan.program, plan.program.steps))
-        decisions = {name: {"loads": "scalar"} for name in scalar}
+        tf32 = self.options.tf32 and has_tf32(target)
+        decisions = {
+            name: ({"loads": "scalar"} if name in scalar else {})
+            | ({"floats": "tf32"} if tf32 else {})
+            for name in functions
+        }
         with self.stage("gpu kernels"):
             build = self.builders.build(
                 functions, overwrites, target, self.cache, self._progress, decisions, gpu=True
             )
         kernels = {name: unpack(kernel.object) for name, kernel in build.kernels.items()}
-        return gpu_part(plan, kernels, target)
+        return replace(gpu_part(plan, kernels, target), tf32=tf32)
 
     def _choices(self, kernels: list[str], target: Target) -> dict[str, Choice]:
         """What records say of kernels, by their keys."""

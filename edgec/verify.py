@@ -130,13 +130,15 @@ def verify(
     channel_axes: Mapping[str, int] | None = None,
     evidence: Path | None = None,
     seed: int = 0,
+    tf32: bool = False,
     on_sample: Callable[[str], None] = lambda name: None,
 ) -> VerifyReport:
     """Compare `module` with `model` on random samples, on zeros and on the `given` ones.
 
     `specs` are the module's inputs (of the model where they are not given: its shapes must then be
     static). `states` pairs input and output name of recurrent state that `module`, newly created or
-    reset, keeps to itself: the reference is fed its own from sample to sample, zeros at first.
+    reset, keeps to itself: the reference is fed its own from sample to sample, zeros at first. With
+    `tf32` the module multiplies in TF32, and is allowed what that does.
 
     Raises `Mismatch`, exit code 7, where an output is wrong, after writing the first wrong sample
     to the folder `evidence`: inputs.npz, expected.npz, actual.npz, report.txt. Raises `VerifyError`
@@ -145,7 +147,7 @@ def verify(
     """
     report = VerifyReport()
     failed: tuple[Sample, Sample, Sample] | None = None
-    with Standard(model) as oracle:
+    with Standard(model, tf32=tf32) as oracle:
         report.oracle = oracle.warning
         if specs is None:
             specs = static_inputs(oracle.model)

@@ -80,6 +80,7 @@ def test_unknown_target(edgec: Edgec, folder: Path, digits: Path) -> None:
     ("words", "message"),
     [
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+        (["--quantise", "w8a8"], "did you mean --quantize? `edgec compile --help` shows"),
         (["-O7"], "unrecognized arguments: -O7"),
         (["--shape", "image"], "cannot read 'image'"),
         (["--shape", "image=1x1x8xq"], "'q' in 'image=1x1x8xq' is no size"),
@@ -87,6 +88,7 @@ def test_unknown_target(edgec: Edgec, folder: Path, digits: Path) -> None:
         (["--shape", "x=1x1x8x8"], "it has: image\n"),
         (["--shape", "image=1x1x8"], "the given shape rank 3"),
         (["--shape", "image=1x1x8x9"], "axis 3 is fixed to 8"),
+        (["--shape", "image=1,1,8,8"], "write --shape INPUT=1x3x224x224"),
         (["--dim", "N=0"], "'0' in 'N=0' is no size"),
         (["--dim", "M=4"], "the model has no symbolic dimension 'M'"),
         (["--state", "logits"], "write --state OUT=IN"),

@@ -10,22 +10,25 @@ from typing import Any
 from edgec.errors import UsageError
 from edgec.options import Options
 
+SHAPE, DIM = "INPUT=1x3x224x224", "NAME=SIZE"
+"""How a user writes them."""
+
 
 def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """`INPUT=1x3x224x224`, several times."""
     return {
-        name: tuple(_size(part, "--shape", text) for part in value.split("x") if part)
+        name: tuple(_size(part, "--shape", SHAPE, text) for part in value.split("x") if part)
         for text in texts
-        for name, value in [_split(text, "--shape", "INPUT=1x3x224x224")]
+        for name, value in [_split(text, "--shape", SHAPE)]
     }
 
 
 def dims(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """`NAME=SIZE` or `NAME=SIZE,SIZE`, several times."""
     return {
-        name: tuple(_size(part, "--dim", text) for part in value.split(","))
+        name: tuple(_size(part, "--dim", DIM, text) for part in value.split(","))
         for text in texts
-        for name, value in [_split(text, "--dim", "NAME=SIZE")]
+        for name, value in [_split(text, "--dim", DIM)]
     }
 
 
@@ -82,7 +85,8 @@ def _split(text: str, option: str, form: str) -> tuple[str, str]:
     return name, value
 
 
-def _size(text: str, option: str, whole: str) -> int:
+def _size(text: str, option: str, form: str, whole: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise UsageError(f"'{text}' in '{whole}' is no size", where=option)
+        message = f"'{text}' in '{whole}' is no size"
+        raise UsageError(message, where=option, hint=f"write {option} {form}")
     return int(text)

@@ -34,6 +34,7 @@ def compile_(args: argparse.Namespace, display: Display) -> int:
         targets=tuple(args.target or ["host"]),
         name=args.name,
         require=args.require,
+        tf32=args.tf32,
         records=args.records,
         bundled=args.bundled,
         threads=args.threads,

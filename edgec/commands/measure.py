@@ -70,6 +70,7 @@ def verify(args: argparse.Namespace, display: Display) -> int:
             states=states,
             evidence=args.artifact.with_suffix(".mismatch"),
             seed=args.seed,
+            tf32=_in_tf32(variant, getattr(module, "device", "CPU")),
             on_sample=lambda name: display.event(
                 {"event": "stage", "stage": f"verify {name}", "state": "start"}
             ),
@@ -82,6 +83,11 @@ def verify(args: argparse.Namespace, display: Display) -> int:
     lines.append(f"verified: {verified}{where}")
     display.result(report.to_dict() | {"verified": verified}, "\n".join(lines))
     return 0
+
+
+def _in_tf32(variant: dict[str, Any], device: str) -> bool:
+    """Whether the module multiplies in TF32: it was made so, and runs on a GPU."""
+    return bool(variant.get("gpu", {}).get("tf32")) and not device.startswith("CPU")
 
 
 def bench(args: argparse.Namespace, display: Display) -> int:

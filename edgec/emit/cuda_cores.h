@@ -30,6 +30,16 @@ static inline void edgec_mma_bytes(int32_t *c, const uint32_t *a, const uint32_t
     return edgec_add_product((int)x, (int)y, sum);
   });
 }
+static inline void edgec_mma_tf32(float *c, const uint32_t *a, const uint32_t *b) {
+  edgec_mma_words(c, a, b, [](float sum, uint32_t x, uint32_t y) {
+    return sum + __int_as_float((int)x) * __int_as_float((int)y);
+  });
+}
+/* To the nearest of 10 bits of mantissa, ties away from zero, as cvt.rna.tf32 does. */
+static inline uint32_t edgec_to_tf32(uint32_t bits) {
+  bool number = (bits & 0x7f800000) != 0x7f800000;
+  return number ? (bits + 0x1000) & ~0x1fffu : bits;
+}
 template <bool TRANSPOSED>
 static inline void edgec_mma_load(uint32_t *out, const void *address) {
   uint32_t own[2];
@@ -59,6 +69,14 @@ EDGEC_INLINE void edgec_mma_half(float *c, const uint32_t *a, const uint32_t *b)
 }
 EDGEC_INLINE void edgec_mma_bytes(int32_t *c, const uint32_t *a, const uint32_t *b) {
   EDGEC_MMA("m16n8k32.row.col.s32.u8.s8.s32", "r");
+}
+EDGEC_INLINE void edgec_mma_tf32(float *c, const uint32_t *a, const uint32_t *b) {
+  EDGEC_MMA("m16n8k8.row.col.f32.tf32.tf32.f32", "f");
+}
+EDGEC_INLINE uint32_t edgec_to_tf32(uint32_t bits) {
+  uint32_t narrow;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(narrow) : "f"(__int_as_float((int)bits)));
+  return narrow;
 }
 #else
 /* Turing's take less at once. */
@@ -97,12 +115,14 @@ EDGEC_INLINE void edgec_mma_load(uint32_t *out, const void *address) {
 }
 #endif
 
-/* How elements that lie in memory as T are multiplied: the type of their bits, and by what. */
+/* How elements that lie in memory as T are multiplied: the type of their bits, what becomes of them
+ * first, and by what. */
 template <class T>
 struct edgec_core;
 template <>
 struct edgec_core<half> {
   using bits = uint16_t;
+  EDGEC_MEMBER static bits narrowed(bits value) { return value; }
   EDGEC_MEMBER static void multiply(float *c, const uint32_t *a, const uint32_t *b) {
     edgec_mma_half(c, a, b);
   }
@@ -110,10 +130,21 @@ struct edgec_core<half> {
 template <>
 struct edgec_core<int32_t> {
   using bits = uint32_t;
+  EDGEC_MEMBER static bits narrowed(bits value) { return value; }
   EDGEC_MEMBER static void multiply(int32_t *c, const uint32_t *a, const uint32_t *b) {
     edgec_mma_bytes(c, a, b);
   }
 };
+#if defined(EDGEC_TWIN) || __CUDA_ARCH__ >= 800
+template <>
+struct edgec_core<float> {
+  using bits = uint32_t;
+  EDGEC_MEMBER static bits narrowed(bits value) { return edgec_to_tf32(value); }
+  EDGEC_MEMBER static void multiply(float *c, const uint32_t *a, const uint32_t *b) {
+    edgec_mma_tf32(c, a, b);
+  }
+};
+#endif
 
 /* A factor's tile in shared memory, OUTER by BK elements, in lines along k or, TURNED, across. */
 template <class Bits, int OUTER, int BK, bool ALONG_K>
@@ -193,11 +224,17 @@ static __device__ void edgec_multiply_cores(const P &problem) {
 #pragma unroll
     for (int i = 0; i < left_walk::EACH; i++) {
       const left_walk at(i);
+#pragma unroll
+      for (int e = 0; e < P::LEFT_WIDTH; e++)
+        lefts[i].values[e] = core::narrowed(lefts[i].values[e]);
       if (at.inside()) *(left_chunk *)left.at(at.outer, at.k) = lefts[i];
     }
 #pragma unroll
     for (int i = 0; i < right_walk::EACH; i++) {
       const right_walk at(i);
+#pragma unroll
+      for (int e = 0; e < P::RIGHT_WIDTH; e++)
+        rights[i].values[e] = core::narrowed(rights[i].values[e]);
       if (at.inside()) *(right_chunk *)right.at(at.outer, at.k) = rights[i];
     }
   };

@@ -37,12 +37,14 @@ __asm__(
 @dataclass(frozen=True)
 class GpuPart:
     """What a model has for a GPU: its kernels by name, the text of the tables that name their
-    parts, and all device code in one block. `program_c` is all of program.c, for any processor."""
+    parts, and all device code in one block. `program_c` is all of program.c, for any processor.
+    `tf32` says that tensor cores may round float32 to multiply it."""
 
     kernels: Mapping[str, CudaKernel]
     cuda_c: str
     images: bytes
     program_c: str = ""
+    tf32: bool = False
 
     def object(self, toolchain: Toolchain) -> bytes:
         """The device code as an object to link."""
@@ -127,6 +129,7 @@ def gpu_facts(part: GpuPart, target: Target) -> dict[str, object]:
         "arch": target.gpu_arch,
         "driver": target.cuda,
         "toolkit": toolkit_of(target),
+        "tf32": part.tf32,
         "ptx": ".".join(map(str, max(ptx))) if ptx else None,
         "image_bytes": len(part.images),
         "scratch_bytes": max((k.scratch_bytes for k in part.kernels.values()), default=0),

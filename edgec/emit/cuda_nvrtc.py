@@ -94,6 +94,15 @@ def has_gpu_part(target: Target) -> bool:
     return bool(target.gpu_arch) and _version(target.cuda)[0] in WHEELS
 
 
+TF32_SINCE = 80
+"""The compute capability from which tensor cores multiply float32 in TF32."""
+
+
+def has_tf32(target: Target) -> bool:
+    """Whether modules for `target` may have float32 multiplied in TF32 on its GPU."""
+    return has_gpu_part(target) and int(target.gpu_arch[3:]) >= TF32_SINCE
+
+
 @functools.cache
 def nvrtc(cuda: str, path: str = "") -> Nvrtc:
     """The NVRTC to compile with for a driver of CUDA `cuda`: a wheel's, or that of the toolkit in

@@ -99,12 +99,13 @@ def program_c(
     cpu_flags: Sequence[str],
     tolerances: Sequence[Tolerance],
     cuda_c: str = "",
+    gpu_tolerances: Sequence[Tolerance] = (),
 ) -> str:
     """The text of program.c.
 
     `symbols` maps kernel names to the C functions that implement them; `scratch_bytes` is the
     scratch memory per thread; `tolerances` has one entry per output; `cuda_c` is the part for GPUs
-    (`edgec.emit.cuda_glue`).
+    (`edgec.emit.cuda_glue`), and `gpu_tolerances` are theirs where they differ.
     """
     program = plan.program
     tables = _Tables(plan, weights)
@@ -124,7 +125,8 @@ def program_c(
     entries = {
         "inputs": ("edgec_tensor", _tensor_rows("inputs", program.inputs)),
         "outputs": ("edgec_tensor", _tensor_rows("outputs", program.outputs)),
-        "tolerances": ("edgec_tolerance", [f"{t.rtol!r}, {t.atol!r}" for t in tolerances]),
+        "tolerances": ("edgec_tolerance", _tolerance_rows(tolerances)),
+        "gpu_tolerances": ("edgec_tolerance", _tolerance_rows(gpu_tolerances)),
         "states": ("edgec_state", tables.state_rows()),
         "extents": ("edgec_extent", tables.extent_rows()),
         "kernels": ("edgec_kernel", [f"s{i}, {_string(name)}" for i, name in enumerate(used)]),
@@ -154,6 +156,10 @@ def program_c(
         f"EDGEC_EXPORT_MODEL({c_name(program.name)}, program)\n",
     ]
     return "\n".join(sections)
+
+
+def _tolerance_rows(tolerances: Sequence[Tolerance]) -> list[str]:
+    return [f"{t.rtol!r}, {t.atol!r}" for t in tolerances]
 
 
 @dataclass

@@ -113,7 +113,8 @@ def _winograd_size(ctx: Context, weight: np.ndarray, w: Window) -> int:
     """The size of the tiles by which the convolution is fastest, 0 for the plain sum."""
     if w.kernel != (3, 3) or not w.strides == w.dilations == (1, 1):
         return 0
-    return winograd.best_size(ctx.winograd, weight.shape[0], weight.shape[1], w.sizes)
+    outputs, inputs = weight.shape[:2]
+    return winograd.best_size(ctx.winograd, outputs, inputs, w.sizes, ctx.block)
 
 
 def _depthwise(ctx: Context, x: Blocked, weight: np.ndarray, w: Window) -> relax.Expr:

@@ -110,7 +110,7 @@ class Builders:
                 except queue.Empty:
                     return
                 answer = worker.ask(request)
-                if answer.error and request.decisions and not worker.stopped:
+                if answer.error and request.decisions and not (gpu or worker.stopped):
                     refused[name] = answer.error
                     request = replace(request, decisions={})
                     key = _key(kernels[name], request)

@@ -12,10 +12,9 @@ from math import prod
 from tvm import s_tir, tirx
 
 from edgec.lower.joined import blocks_of
-from edgec.program import dtype_of
 
-LEAST_BYTES = 512 << 10
-"""Images smaller than this stay in a core's cache anyway."""
+LEAST_ELEMENTS = 128 << 10
+"""Of smaller images the rows that two bands read, computed twice, cost more than what is gained."""
 
 
 _DEPTHWISE = ("depthwise_blocked", "depthwise_quads")
@@ -25,7 +24,7 @@ def feeds_depthwise(first: tirx.PrimFunc, second: tirx.PrimFunc, place: int) -> 
     """Whether `second` is a depthwise convolution of a large image, its parameter `place`, that
     `first` computes from few of its own inputs; both with a tail, in blocked form."""
     image = second.params[place]
-    if dtype_of(str(image.dtype)).itemsize * prod(map(int, image.shape)) < LEAST_BYTES:
+    if prod(map(int, image.shape)) < LEAST_ELEMENTS:
         return False
     producer, consumer = blocks_of(first), blocks_of(second)
     convs = [block for block in producer if block.name_hint == "conv2d_blocked"]

@@ -61,16 +61,18 @@ def device_kernel(
     overwrites: tuple[int, int] | None,
     *,
     vectors: bool = True,
+    tf32: bool = False,
 ) -> CudaKernel:
     """CUDA C for the unscheduled `function`; the names of its functions begin with `symbol`.
 
     `overwrites` names an input and an output parameter that are one and the same memory. With
-    `vectors` every buffer begins at a multiple of 16 bytes.
+    `vectors` every buffer begins at a multiple of 16 bytes, with `tf32` tensor cores may round
+    float32 to multiply it.
     """
     whole = s_tir.Schedule(_with_numbers(function))
     inline_cheap_producers(whole)
     _inline_borders(whole)
-    writer = _Writer(whole.mod["main"], symbol, target, overwrites, vectors)
+    writer = _Writer(whole.mod["main"], symbol, target, overwrites, vectors, tf32)
     writer.write()
     return writer.kernel()
 
@@ -118,8 +120,10 @@ class _Writer:
         target: Target,
         overwrites: tuple[int, int] | None,
         vectors: bool,
+        tf32: bool,
     ) -> None:
         self.vectors = vectors
+        self.tf32 = tf32
         self.tiled = False
         self.function = function
         self.symbol = symbol
@@ -150,7 +154,7 @@ class _Writer:
         """Write the statement at `place` as a product of tiles, after those `before` it, with the
         next one where that is its tail; how many statements that were, 0 where it is none."""
         problem = contraction(every[place])
-        tiles = tiles_for(problem, int(self.arch[3:])) if problem else None
+        tiles = tiles_for(problem, int(self.arch[3:]), tf32=self.tf32) if problem else None
         if problem is None or tiles is None:
             return 0
         chosen = [place]

@@ -23,10 +23,13 @@ def compile_cuda_kernel(
     overwrites: tuple[int, int] | None,
     *,
     vectors: bool,
+    tf32: bool = False,
 ) -> CudaKernel:
     """Compile the PrimFunc that `function` holds as TVM's JSON for the GPU of `target`; the rest is
     as `device_kernel` takes it."""
-    kernel = device_kernel(tvm.ir.load_json(function), symbol, target, overwrites, vectors=vectors)
+    kernel = device_kernel(
+        tvm.ir.load_json(function), symbol, target, overwrites, vectors=vectors, tf32=tf32
+    )
     if not kernel.launches:
         return kernel
     exact = any(name in kernel.source for name in _EXACT)

@@ -11,6 +11,7 @@ from typing import Any
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
 
+from edgec.emit.cuda_nvrtc import TF32_SINCE
 from edgec.lower.cuda_contraction import (
     Axes,
     Contraction,
@@ -34,7 +35,7 @@ _BLOCKS_WANTED = 48
 _TO_FLOAT = {"float16", "float32", "int8", "uint8"}
 """Stored types that are multiplied as floats."""
 
-_TENSOR_CORES = {"float16": 75, "int32": 75}
+_TENSOR_CORES = {"float16": 75, "int32": 75, "float32": TF32_SINCE}
 """The capabilities from which tensor cores multiply what is stored so, quads of bytes as int32."""
 
 
@@ -53,8 +54,9 @@ _CORES = {(128, 64): 1.0, (64, 64): 1.1, (64, 32): 1.4, (32, 32): 1.8}
 """Tiles, and what one multiplication costs in them relative to the best: small ones load more."""
 
 
-def tiles_for(problem: Contraction, arch: int) -> Tiles | None:
-    """The tiles to compute `problem` by; None where it is not worth any, or of other types."""
+def tiles_for(problem: Contraction, arch: int, *, tf32: bool = False) -> Tiles | None:
+    """The tiles to compute `problem` by; None where it is not worth any, or of other types. With
+    `tf32` tensor cores may round float32 to multiply it."""
     rows, columns, terms = size(problem.rows), size(problem.columns), size(problem.terms)
     if min(rows, columns, terms) < _FEWEST or size(problem.batches) > 65535:
         return None
@@ -63,6 +65,7 @@ def tiles_for(problem: Contraction, arch: int) -> Tiles | None:
     if not floats and not (problem.left.bytes_ and stored == {_sums(problem)}):
         return None
     cores = len(stored) == 1 and arch >= _TENSOR_CORES.get(problem.left.dtype, sys.maxsize)
+    cores &= tf32 or stored != {"float32"}
     costs = _CORES if cores else _SINGLE
 
     def cost(tile: tuple[int, int]) -> float:

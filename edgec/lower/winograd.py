@@ -28,6 +28,10 @@ POINTS = {
 }
 """Where the polynomials are evaluated, infinity apart, by the size of an output tile."""
 
+WEIGHT_TIMES = {16: 1.0, 8: 0.25}
+"""How long a weight takes to come from memory, in the time of 32 multiply-adds, by the channels of
+a block: 16 of x86, which does them in a cycle, and 8 of Arm, which takes four cycles and more."""
+
 KEPT = {"edgec.kept": True}
 """Marks a stage that schedules are not to inline."""
 
@@ -48,17 +52,18 @@ def matrices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return output, kernel, image
 
 
-def best_size(most: int, outputs: int, inputs: int, sizes: Shape) -> int:
+def best_size(most: int, outputs: int, inputs: int, sizes: Shape, block: int) -> int:
     """The tile size up to `most` that takes the least time, 0 where the plain sum does.
 
     `outputs` and `inputs` are numbers of channels, `sizes` the height and width of the result. Time
-    is counted in cycles per pair of channels: 32 multiply-adds each, four bytes of weights from
-    memory each, and the transforms' share, which grows with few channels.
+    is counted per pair of channels, in that of 32 multiply-adds: weights from memory take
+    `WEIGHT_TIMES[block]` each, and the transforms' share grows with few channels.
     """
-    best, least = 0, 9 * (prod(sizes) / 32 + 1)
+    weight = WEIGHT_TIMES[block]
+    best, least = 0, 9 * (prod(sizes) / 32 + weight)
     for size in POINTS:
         tiles = prod(-(-extent // size) for extent in sizes)
-        time = (size + 2) ** 2 * (tiles * (1 / 32 + 0.35 / outputs + 0.25 / inputs) + 1)
+        time = (size + 2) ** 2 * (tiles * (1 / 32 + 0.35 / outputs + 0.25 / inputs) + weight)
         if size <= most and time < least:
             best, least = size, time
     return best

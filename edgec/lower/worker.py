@@ -80,6 +80,7 @@ def _for_gpu(request: Request) -> Answer:
         request.target,
         request.overwrites,
         vectors=request.decisions.get("loads") != "scalar",
+        tf32=request.decisions.get("floats") == "tf32",
     )
     return Answer(pack(kernel), kernel.scratch_bytes)
 

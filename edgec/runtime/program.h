@@ -104,6 +104,7 @@ typedef struct edgec_program {
   const edgec_tensor *inputs;
   const edgec_tensor *outputs;
   const edgec_tolerance *tolerances; /* one per output */
+  const edgec_tolerance *gpu_tolerances; /* on a GPU; NULL: the same */
   const edgec_state *states;
   const edgec_extent *extents; /* ordered by output */
   const edgec_kernel *kernels;

@@ -111,10 +111,12 @@ static edgec_status compare(instance *self, void *const *outputs, const unsigned
                   (long long)want);
   }
   golden += edgec_align(program->extent_count * sizeof(int64_t));
+  const edgec_tolerance *allowed =
+    self->backend && program->gpu_tolerances ? program->gpu_tolerances : program->tolerances;
   for (uint32_t i = 0; i < self->base.model->output_count; i++) {
     const edgec_tensor *result = &self->results[i];
     double values[2];
-    int64_t where = first_difference(result, outputs[i], golden, &program->tolerances[i], values);
+    int64_t where = first_difference(result, outputs[i], golden, &allowed[i], values);
     if (where >= 0)
       return FAIL(self, EDGEC_MISMATCH, "output '%s' is %.9g at element %lld, golden is %.9g",
                   result->name, values[0], (long long)where, values[1]);

@@ -33,11 +33,13 @@ from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import (
     FLOATS,
     depthwise_columns,
+    hold_inputs,
     most_sums,
     step_of,
     sum_in_registers,
     take_terms,
     tile,
+    write_out_uneven,
 )
 
 _SHORT = 64
@@ -52,6 +54,9 @@ _LEAST_ROWS = 8
 PACKED = "conv2d_packed"
 """The convolution by packed codes, those of an element the last terms of its sum
 (`edgec.lower.packed_conv`): they are written out, so that shifts and masks are constants."""
+
+_ACROSS = 2
+"""The place of the loop over a window's columns among those over terms."""
 
 _WRITTEN = 400
 """Vectors of multiply-adds up to which all taps of a window may be written out."""
@@ -95,10 +100,16 @@ def _schedule_plain_input(
     _, channels, _, width, lanes = extents(schedule, conv.output)
     rows_first = _rows_first(schedule, conv, choose)
     blocks, columns = tile(channels, width, target, lanes, choose, short=True)
-    tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
+    shared = tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
+    inputs = schedule.get(conv.sums).reads[0].source
+    _, down, across = sum_in_registers(schedule, conv.sums, target, choose)
+    if target.lane_operands and width % columns == 0 and len(inputs.shape) == 4:
+        _copy_borders(schedule, conv, shared if rows_first else None, target)
+        schedule.unroll(across)
+        hold_inputs(schedule, conv.sums, inputs, down)
+        return
     for border in conv.borders:
         schedule.compute_inline(border)
-    _, down, across = sum_in_registers(schedule, conv.sums, target, choose)
     taps, sums = math.prod(extents(schedule, conv.sums)[-2:]), blocks * columns
     options = [0, 1, 2] if taps * sums <= _WRITTEN else [0, 1]
     written = number(choose, "taps", options, 1 if conv.borders else 0)
@@ -122,18 +133,33 @@ def _schedule_dense(
     blocks, columns = tile(channels, width, target, lanes, choose, step=step, short=short)
     shared = tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
     inputs = schedule.get(conv.sums).reads[0].source
-    *_, term = sum_in_registers(schedule, conv.sums, target, choose)
+    inside = _ACROSS if blocks == 1 and _shares_loads(schedule, conv, target) else None
+    *_, term = sum_in_registers(schedule, conv.sums, target, choose, inside=inside)
     if packed:
         schedule.unroll(term)
     else:
         take_terms(schedule, conv.sums, inputs, term, blocks * columns, target, choose)
     by_row = bool(conv.borders) and rows_first and whether(choose, "border_by_row", True)
+    _copy_borders(schedule, conv, shared if by_row else None, target)
+
+
+def _copy_borders(
+    schedule: s_tir.Schedule, conv: Convolution, by: LoopRV | None, target: Target
+) -> None:
+    """Copy the input with its border: what each iteration of a loop needs, or all at once."""
     for border in conv.borders:
-        if by_row:
-            schedule.compute_at(border, shared, preserve_unit_loops=True)
-            schedule.vectorize(schedule.get_loops(border)[-1])
-        else:
+        if by is None:
             vectorise_and_share(schedule, border, target)
+        else:
+            schedule.compute_at(border, by, preserve_unit_loops=True)
+            schedule.vectorize(schedule.get_loops(border)[-1])
+
+
+def _shares_loads(schedule: s_tir.Schedule, conv: Convolution, target: Target) -> bool:
+    """Whether neighbouring columns read the same bytes, each of which takes a load of its own."""
+    image = schedule.get(conv.sums).reads[0].source
+    wide = extents(schedule, conv.sums)[5 + _ACROSS] > 1
+    return wide and str(image.dtype) == "uint8" and not target.lane_operands
 
 
 def _rows_first(schedule: s_tir.Schedule, conv: Convolution, choose: Choose) -> bool:
@@ -156,6 +182,7 @@ def tiles(
     """Cut the output into tiles of blocks, rows and columns, shared among threads, and sum each
     where it is stored; returns the loop that threads share."""
     batch, channel, row, column, lane = schedule.get_loops(conv.output)
+    width = extent(schedule, column)
     channel, channel_in = schedule.split(channel, factors=[None, size[0]])
     row, row_in = schedule.split(row, factors=[None, size[1]])
     column, column_in = schedule.split(column, factors=[None, size[2]])
@@ -175,4 +202,5 @@ def tiles(
         schedule.unroll(loop)
     schedule.vectorize(lane)
     schedule.compute_at(conv.sums, column, preserve_unit_loops=True)
+    write_out_uneven(schedule, column, width, size[2], target)
     return shared

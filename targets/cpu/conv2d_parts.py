@@ -23,7 +23,7 @@ from edgec.targets.cpu.blocks import extents, largest_divisor
 from edgec.targets.cpu.knobs import Choose, number, whether
 from edgec.targets.cpu.prefetch import mark
 from edgec.targets.cpu.sharing import products_pay
-from edgec.targets.cpu.tiles import step_of, sum_in_registers, take_terms, tile
+from edgec.targets.cpu.tiles import step_of, sum_in_registers, take_terms, tile, write_out_uneven
 
 _PART_BYTES = 20 << 10
 """Weights of a part, beside which its inputs and sums find room."""
@@ -81,6 +81,7 @@ def schedule_by_parts(
         schedule.compute_at(conv, shared, preserve_unit_loops=True)
         turn, column, of_part = _add_parts(schedule, conv, columns)
     schedule.compute_at(part, column, preserve_unit_loops=True)
+    write_out_uneven(schedule, column, width, columns, target)
     inputs = schedule.get(part).reads[0].source
     summed = sum_in_registers(schedule, part, target, choose)
     take_terms(schedule, part, inputs, summed[-1], blocks * columns, target, choose)

@@ -36,6 +36,9 @@ _WORTH = 0.6
 _WRITTEN = 128
 """Vectors of multiply-adds up to which a loop over terms may be written out."""
 
+_FEW_TILES = 4
+"""Tiles of a row up to which all may be written out."""
+
 _UNEVEN, _SHORT_UNEVEN = 0.9, 0.75
 """What is left of the speed where a last tile has to be cut off."""
 
@@ -166,13 +169,20 @@ def _score(
 
 
 def sum_in_registers(
-    schedule: s_tir.Schedule, block: SBlockRV, target: Target, choose: Choose
+    schedule: s_tir.Schedule,
+    block: SBlockRV,
+    target: Target,
+    choose: Choose,
+    *,
+    inside: int | None = None,
 ) -> list[LoopRV]:
     """Arrange the sums of one tile of a blocked image: terms outside, an unrolled tile of vectors
     inside. Returns the loops over terms.
 
     Each column's input is used by every block before the next, with the weights of all blocks in
-    registers; where these find no room beside the sums, each block's weights by every column.
+    registers; where these find no room beside the sums, each block's weights by every column. The
+    loop over terms at the place `inside` goes inside of the columns of a single block: what
+    neighbours have in common is then loaded once for all of them.
     """
     kinds = iter_types(schedule, block)
     loops = schedule.get_loops(block)[-len(kinds) :]
@@ -185,6 +195,8 @@ def sum_in_registers(
     if blocks > 1 and columns > 1:
         by_column = whether(choose, "by_column", by_column)
     inner = [batch, row, *((column, channel) if by_column else (channel, column))]
+    taps = [] if inside is None else [summed.pop(inside)]
+    inner += taps
     if lanes > _PAIRED and is_paired(schedule, block):
         word, lane = schedule.split(lane, factors=[None, _PAIRED])
         inner.append(word)
@@ -193,11 +205,23 @@ def sum_in_registers(
         schedule.unroll(loop)
     schedule.vectorize(lane)
     init = schedule.decompose_reduction(block, summed[0])
-    *flat, lane = schedule.get_loops(init)[-len(inner) - 1 :]
+    *flat, lane = schedule.get_loops(init)[len(taps) - len(inner) - 1 :]
     for loop in flat:
         schedule.unroll(loop)
     schedule.vectorize(lane)
     return summed
+
+
+def write_out_uneven(
+    schedule: s_tir.Schedule, loop: LoopRV, width: int, columns: int, target: Target
+) -> None:
+    """Write out a `loop` over few tiles of `columns`, of which the last is cut off at `width`:
+    whether a column is there is known of each then, and not asked in every step of a sum.
+
+    Only for processors where an instruction decides little by itself: others hide the question.
+    """
+    if target.lane_operands and width % columns and width <= _FEW_TILES * columns:
+        schedule.unroll(loop)
 
 
 def is_paired(schedule: s_tir.Schedule, block: SBlockRV) -> bool:
@@ -229,13 +253,25 @@ def take_terms(
         return
     outer, few = schedule.split(loop, factors=[None, together])
     schedule.unroll(few)
+    hold_inputs(schedule, block, inputs, outer, *staged)
+
+
+def hold_inputs(
+    schedule: s_tir.Schedule,
+    block: SBlockRV,
+    inputs: tirx.Buffer,
+    loop: LoopRV,
+    *staged: SBlockRV,
+) -> None:
+    """Load what an iteration of `loop` takes of the `inputs` of `block` at once, as vectors, or
+    compute it where it is `staged`."""
     if staged:
         (held,) = staged
     else:
         index = [region.source for region in schedule.get(block).reads].index(inputs)
         held = schedule.cache_read(block, index, "global")
-    around = len(schedule.get_loops(block)) - len(_inside(schedule, block, outer))
-    schedule.compute_at(held, outer, preserve_unit_loops=True)
+    around = len(schedule.get_loops(block)) - len(_inside(schedule, block, loop))
+    schedule.compute_at(held, loop, preserve_unit_loops=True)
     *flat, lane = schedule.get_loops(held)[around:]
     for each in flat:
         schedule.unroll(each)

@@ -25,11 +25,14 @@ TARGET = targets.resolve("jetson")
 
 
 def compiled(
-    function: tirx.PrimFunc, vectors: bool = True, target: targets.Target = TARGET
+    function: tirx.PrimFunc,
+    vectors: bool = True,
+    target: targets.Target = TARGET,
+    tf32: bool = False,
 ) -> CudaKernel:
     """The kernel of `function` for the GPU of `target`."""
     text = tvm.ir.save_json(function)
-    return compile_cuda_kernel(text, "kernel", target, None, vectors=vectors)
+    return compile_cuda_kernel(text, "kernel", target, None, vectors=vectors, tf32=tf32)
 
 
 def run(kernel: CudaKernel, folder: Path, arrays: list[Array]) -> None:

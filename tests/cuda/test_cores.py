@@ -113,21 +113,61 @@ def test_half_precision_is_multiplied_by_tensor_cores(
     assert instruction in instructions(kernel, tmp_path)
 
 
+def in_tf32(values: Any) -> Any:
+    """`values` to the nearest of 10 bits of mantissa, ties away from zero, as float64."""
+    fraction, exponent = np.frexp(values.astype(np.float64))
+    whole = np.trunc(np.abs(fraction) * 2**11 + 0.5)
+    return np.copysign(np.ldexp(whole, exponent - 11), values)
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+@pytest.mark.parametrize(
+    ("batch", "rows", "columns", "terms", "along"),
+    [(1, 130, 72, 40, "columns"), (1, 64, 64, 64, "terms"), (2, 33, 17, 19, "columns")],
+)
+def test_tf32_rounds_factors_and_nothing_else(
+    batch: int, rows: int, columns: int, terms: int, along: str, vectors: bool, tmp_path: Path
+) -> None:
+    function = product("float32", batch, rows, columns, terms, along)
+    kernel = compiled(function, vectors, tf32=True)
+    assert "edgec_multiply_cores<kernel" in kernel.source
+    chance = np.random.default_rng(rows)
+    a = chance.standard_normal((batch, rows, terms)).astype(np.float32)
+    b = chance.standard_normal((batch, terms, columns)).astype(np.float32)
+    a[0, 0, 0], a[0, 1, 0] = np.float32(1 + 2**-11), np.float32(1 + 3 * 2**-12)
+    c = chance.standard_normal(columns).astype(np.float32)
+    out = np.zeros((batch, rows, columns), np.float32)
+    stored = b if along == "columns" else np.ascontiguousarray(b.transpose(0, 2, 1))
+    run(kernel, tmp_path, [a, stored, c, out])
+    meant = np.maximum(in_tf32(a) @ in_tf32(b) + c.astype(np.float64), 0)
+    np.testing.assert_allclose(out, meant, rtol=1e-5, atol=1e-5)
+    exact = np.maximum(a.astype(np.float64) @ b + c, 0)
+    assert 1e-4 < np.abs(out - exact).max() < 2e-2
+
+
+def test_tf32_is_multiplied_by_tensor_cores_that_have_it(tmp_path: Path) -> None:
+    assert "HMMA.1688.F32.TF32" in instructions(
+        compiled(convolution("float32"), tf32=True), tmp_path
+    )
+    turing = compiled(convolution("float32"), target=TURING, tf32=True)
+    assert "edgec_multiply<kernel" in turing.source
+
+
 def test_single_precision_is_not_narrowed_unasked(tmp_path: Path) -> None:
     text = instructions(compiled(convolution("float32")), tmp_path)
     assert "HMMA" not in text
     assert text.count("FFMA") >= 16
 
 
-@pytest.mark.parametrize("kind", ["float32", "float16", "bytes"])
+@pytest.mark.parametrize("kind", ["float32", "tf32", "float16", "bytes"])
 @pytest.mark.parametrize(("rows", "columns"), [(2048, 1024), (512, 128), (256, 64), (64, 32)])
 def test_no_tile_spills(kind: str, rows: int, columns: int) -> None:
     function = (
         bytes_product(1, rows, columns, 64, "columns")
         if kind == "bytes"
-        else product(kind, 1, rows, columns, 256, "terms")
+        else product("float32" if kind == "tf32" else kind, 1, rows, columns, 256, "terms")
     )
-    [facts] = compiled(function).facts()
+    [facts] = compiled(function, tf32=kind == "tf32").facts()
     threads = 256 if kind == "float32" else 128
     assert facts.frame_bytes == 0
     assert facts.registers * threads <= 65536

@@ -11,6 +11,7 @@ import pytest
 from edgec import load, targets
 from edgec.compiler import compile_model
 from edgec.data import open_data
+from edgec.emit.cuda_nvrtc import has_tf32
 from edgec.gpus import Gpu, local_gpus
 from edgec.graph import load as load_graph
 from edgec.options import Options
@@ -60,6 +61,16 @@ def test_verified_on_the_device(path: Path, gpu: Gpu, tmp_path: Path) -> None:
     assert variant["verified"] == "device"
     with load(artifact, device=1) as module:
         assert gpu.arch in module.device
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_tf32(path: Path, gpu: Gpu, tmp_path: Path) -> None:
+    target = target_of(gpu)
+    if not has_tf32(targets.resolve(target)):
+        pytest.skip(f"no TF32 on {gpu.arch}")
+    options = Options(targets=(target,), tf32=True)
+    [variant] = compile_model(path, tmp_path / "m.edgec", options).manifest["variants"]
+    assert variant["verified"] == "device"
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)

@@ -65,6 +65,7 @@ LAYERS = (
     (3, 24, 1, window(15, 3, 2, 1)),
     (32, 48, 1, window(9, 3, 1, 1)),
     (64, 20, 1, window(7, 1, 1, 0)),
+    (32, 16, 1, window(9, 3, 1, 1)),
     (18, 33, 1, window(8, 5, 1, 2, 2)),
     (40, 40, 40, window(9, 3, 1, 1)),
     (32, 32, 32, window(10, 5, 2, 2)),
@@ -72,7 +73,7 @@ LAYERS = (
     (64, 64, 1, window(4, 3, 1, 1)),
 )
 """Channels in and out, groups, and where the window goes: over a plain image, a blocked one, one of
-channels that fill no block, channel by channel, and deep."""
+channels that fill no block, to a single one, channel by channel, and deep."""
 
 
 @pytest.mark.parametrize("name", RUNNABLE)

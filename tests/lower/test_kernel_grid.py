@@ -51,10 +51,12 @@ def lesser_levels() -> list[str]:
 
 @pytest.mark.parametrize("target", ["host", *lesser_levels()])
 def test_grid(target: str, tmp_path: Path) -> None:
-    """All of it on the highest level, a part on each of the others."""
+    """Half of it on the highest level, a part on each of the others."""
     model, others = grid(*FAMILIES), lesser_levels()
     if target in others:
         model.outputs = model.outputs[others.index(target) :: 8]
+    else:
+        model.outputs = model.outputs[::2]
     judge(model, [target], tmp_path)
 
 

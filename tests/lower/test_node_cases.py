@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def lowered(model: onnx.ModelProto, declared: bool) -> Callable[[Feeds], list[np
     return lambda feeds: run(graph, feeds)
 
 
+@cache
 def by_operator() -> dict[str, list[Any]]:
     """The cases of one node by its operator, the two cheapest to compile of each."""
     groups: dict[str, list[Any]] = defaultdict(list)

@@ -31,11 +31,12 @@ def test_the_matrices_compute_a_convolution(size: int) -> None:
 
 
 def test_the_larger_tiles_need_an_image_that_fills_them() -> None:
-    assert winograd.best_size(4, 64, 64, (56, 56)) == 4
-    assert winograd.best_size(2, 64, 64, (56, 56)) == 2
-    assert winograd.best_size(0, 64, 64, (56, 56)) == 0
-    assert winograd.best_size(4, 256, 256, (14, 14)) == 2
-    assert winograd.best_size(4, 512, 512, (7, 7)) == 0
+    assert winograd.best_size(4, 64, 64, (56, 56), 16) == 4
+    assert winograd.best_size(2, 64, 64, (56, 56), 16) == 2
+    assert winograd.best_size(0, 64, 64, (56, 56), 16) == 0
+    assert winograd.best_size(4, 256, 256, (14, 14), 16) == 2
+    assert winograd.best_size(4, 512, 512, (7, 7), 16) == 0
+    assert winograd.best_size(4, 512, 512, (7, 7), 8) == 2
 
 
 def network(random: np.random.Generator) -> onnx.ModelProto:
