@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import tvm_ffi
 from tvm import s_tir, tirx
+from tvm.ir.expr import TensorLoad
 
 from edgec.program import aligned, dtype_of
 
@@ -36,19 +37,31 @@ def statements(function: tirx.PrimFunc) -> list[tirx.Stmt]:
 
 
 def accesses(statement: tirx.Stmt) -> tuple[list[tirx.Buffer], list[tirx.Buffer]]:
-    """The buffers that the outermost blocks of `statement` read, and those that they write."""
+    """The buffers that `statement` reads, and those that it writes, but for its own: what its
+    outermost blocks say, and what loops without blocks load and store."""
     read: list[tirx.Buffer] = []
     written: list[tirx.Buffer] = []
+    allocated: list[tirx.Buffer] = []
+
+    def note(buffer: tirx.Buffer, found: list[tirx.Buffer]) -> None:
+        if not _among(buffer, found) and not _among(buffer, allocated):
+            found.append(buffer)
 
     def visit(block: s_tir.SBlock) -> tvm_ffi.WalkResult:
         own = list(block.alloc_buffers)
         for regions, found in ((block.reads, read), (block.writes, written)):
             for region in regions:
-                if not _among(region.source, found) and not _among(region.source, own):
-                    found.append(region.source)
+                if not _among(region.source, own):
+                    note(region.source, found)
         return tvm_ffi.WalkResult.SKIP
 
-    tvm_ffi.structural_walk(statement, ((s_tir.SBlock, visit),), order="pre")
+    visits = (
+        (s_tir.SBlock, visit),
+        (tirx.AllocBuffer, lambda each: allocated.append(each.buffer)),
+        (tirx.BufferStore, lambda store: note(store.buffer, written)),
+        (TensorLoad, lambda load: note(load.source, read)),
+    )
+    tvm_ffi.structural_walk(statement, visits, order="pre")
     return read, written
 
 

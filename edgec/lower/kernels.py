@@ -19,7 +19,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.ir import IRModule, PointerType, PrimType
 
-from edgec.lower.clamps import native_clamps
+from edgec.lower.clamps import native_clamps, plain_maxima
 from edgec.lower.dot import expand_dots
 from edgec.lower.fast_math import expand_math
 from edgec.lower.half import expand_halves
@@ -97,6 +97,8 @@ def lower(
     `overwrites` names an input and an output parameter that are one and the same memory.
     """
     llvm = tvm_target(target)
+    if target.nan_maximum:
+        function = plain_maxima(function)
     function = function.with_attr("global_symbol", symbol)
     function = function.with_attr("target", llvm.with_host(llvm))
     function = function.with_attr("tirx.noalias", True)

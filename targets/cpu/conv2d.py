@@ -33,6 +33,7 @@ from edgec.targets.cpu.sharing import products_pay
 from edgec.targets.cpu.tiles import (
     FLOATS,
     depthwise_columns,
+    hold_inputs,
     most_sums,
     step_of,
     sum_in_registers,
@@ -99,10 +100,16 @@ def _schedule_plain_input(
     _, channels, _, width, lanes = extents(schedule, conv.output)
     rows_first = _rows_first(schedule, conv, choose)
     blocks, columns = tile(channels, width, target, lanes, choose, short=True)
-    tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
+    shared = tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
+    inputs = schedule.get(conv.sums).reads[0].source
+    _, down, across = sum_in_registers(schedule, conv.sums, target, choose)
+    if target.lane_operands and width % columns == 0 and len(inputs.shape) == 4:
+        _copy_borders(schedule, conv, shared if rows_first else None, target)
+        schedule.unroll(across)
+        hold_inputs(schedule, conv.sums, inputs, down)
+        return
     for border in conv.borders:
         schedule.compute_inline(border)
-    _, down, across = sum_in_registers(schedule, conv.sums, target, choose)
     taps, sums = math.prod(extents(schedule, conv.sums)[-2:]), blocks * columns
     options = [0, 1, 2] if taps * sums <= _WRITTEN else [0, 1]
     written = number(choose, "taps", options, 1 if conv.borders else 0)
@@ -133,12 +140,19 @@ def _schedule_dense(
     else:
         take_terms(schedule, conv.sums, inputs, term, blocks * columns, target, choose)
     by_row = bool(conv.borders) and rows_first and whether(choose, "border_by_row", True)
+    _copy_borders(schedule, conv, shared if by_row else None, target)
+
+
+def _copy_borders(
+    schedule: s_tir.Schedule, conv: Convolution, by: LoopRV | None, target: Target
+) -> None:
+    """Copy the input with its border: what each iteration of a loop needs, or all at once."""
     for border in conv.borders:
-        if by_row:
-            schedule.compute_at(border, shared, preserve_unit_loops=True)
-            schedule.vectorize(schedule.get_loops(border)[-1])
-        else:
+        if by is None:
             vectorise_and_share(schedule, border, target)
+        else:
+            schedule.compute_at(border, by, preserve_unit_loops=True)
+            schedule.vectorize(schedule.get_loops(border)[-1])
 
 
 def _shares_loads(schedule: s_tir.Schedule, conv: Convolution, target: Target) -> bool:

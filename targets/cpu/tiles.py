@@ -253,13 +253,25 @@ def take_terms(
         return
     outer, few = schedule.split(loop, factors=[None, together])
     schedule.unroll(few)
+    hold_inputs(schedule, block, inputs, outer, *staged)
+
+
+def hold_inputs(
+    schedule: s_tir.Schedule,
+    block: SBlockRV,
+    inputs: tirx.Buffer,
+    loop: LoopRV,
+    *staged: SBlockRV,
+) -> None:
+    """Load what an iteration of `loop` takes of the `inputs` of `block` at once, as vectors, or
+    compute it where it is `staged`."""
     if staged:
         (held,) = staged
     else:
         index = [region.source for region in schedule.get(block).reads].index(inputs)
         held = schedule.cache_read(block, index, "global")
-    around = len(schedule.get_loops(block)) - len(_inside(schedule, block, outer))
-    schedule.compute_at(held, outer, preserve_unit_loops=True)
+    around = len(schedule.get_loops(block)) - len(_inside(schedule, block, loop))
+    schedule.compute_at(held, loop, preserve_unit_loops=True)
     *flat, lane = schedule.get_loops(held)[around:]
     for each in flat:
         schedule.unroll(each)

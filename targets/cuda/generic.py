@@ -20,10 +20,11 @@ _LONG_SUM = 64
 
 
 def schedule_each(schedule: s_tir.Schedule) -> bool:
-    """Bind each block of the stage; a launch for each."""
-    for block in compute_blocks(schedule):
+    """Bind each block of the stage; a launch for each. Not loops without blocks."""
+    blocks = compute_blocks(schedule)
+    for block in blocks:
         _bind(schedule, block)
-    return True
+    return bool(blocks)
 
 
 def _bind(schedule: s_tir.Schedule, block: SBlockRV) -> None:

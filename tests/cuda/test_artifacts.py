@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgec import load, targets
@@ -75,6 +76,19 @@ def test_cuda_is_an_alias_and_names_are_suggested(edgec: Edgec) -> None:
     done = edgec("compile", "model.onnx", "--target", "cuda-sm_88")
     assert done.code == 4
     assert "cuda-sm_8" in done.err
+
+
+def test_loops_that_nothing_can_share_run_as_one_thread(tmp_path: Path) -> None:
+    """NonMaxSuppression: loops without blocks, with memory of their own."""
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 17]>
+    boxes (float[1, 9, 4] box, float[1, 2, 9] score) => (int64[n, 3] chosen)
+        <int64 most = {4}, float overlap = {0.3}, float least = {0.1}> {
+        chosen = NonMaxSuppression (box, score, most, overlap, least)
+    }""")
+    result = compile_model(model, tmp_path / "m.edgec", Options(targets=("cuda",)))
+    [variant] = result.manifest["variants"]
+    assert variant["verified"] == "host-twin"
+    assert len(variant["gpu"]["functions"]) == 1
 
 
 @pytest.mark.nightly

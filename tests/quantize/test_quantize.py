@@ -147,8 +147,33 @@ def test_a_target_quantizes_what_its_kernels_have() -> None:
         )
         for name in ("x86", "host")
     }
-    assert plans["host"].plan.left["Mul_1"] == "Mul is computed in floats"
+    assert plans["host"].plan.left["Erf_0"] == "Erf is computed in floats"
     for made in plans.values():
         assert "MatMul_0" in made.plan.units
         assert made.share is not None
         assert made.share[0] == made.share[1]
+
+
+def test_a_target_weighs_channels_in_integers() -> None:
+    """Squeeze and excitation; what only a table would compute stays within its product's kernel."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,16,6,6] x) => (float[1,16,6,6] y) {
+          c = Conv(x, v)
+          p = GlobalAveragePool(c)
+          d = Conv(p, w)
+          s = Sigmoid(d)
+          m = Mul(c, s)
+          e = Conv(m, u)
+          h = HardSwish(e)
+          y = Conv(h, t)
+        }
+    """)
+    rng = np.random.default_rng(0)
+    for name in "vwut":
+        values = rng.standard_normal((16, 16, 1, 1)).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    del model.graph.value_info[:]
+    plan = quantize_model(model, ["random"], QuantizeOptions(profile="host")).plan
+    assert {"s", "m", "p"} <= set(plan.units)
+    assert plan.left["h"] == "HardSwish is computed in floats"
