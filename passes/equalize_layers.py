@@ -30,7 +30,7 @@ from edgec.tensors import Node
 
 _ROUNDS = 20
 _MOST = 2.0**12
-"""Of a factor: channels that are nearly zero stay so."""
+"""Of a factor: channels that would need more are nearly zero, and stay so."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def _equalize(joint: Joint, graph: Graph) -> bool:
     after = np.max([place.largest() for place in joint.after], axis=0)
     able = (before > 0) & (after > 0)
     ratio = np.sqrt(np.divide(before, after, out=np.ones_like(before), where=able))
-    factor = np.exp2(np.rint(np.log2(np.clip(ratio, 1 / _MOST, _MOST))))
+    ratio[np.abs(np.log2(ratio)) > np.log2(_MOST)] = 1
+    factor = np.exp2(np.rint(np.log2(ratio)))
     if (factor == 1).all():
         return False
     joint.move(graph, factor)

@@ -36,7 +36,7 @@ def schedule_rows(schedule: s_tir.Schedule) -> bool:
     if any(len(schedule.get_loops(b)) != len(extents(schedule, b)) for b in blocks):
         return False
     held = sum(math.prod(extents(schedule, block)[len(lead) :]) for block in others)
-    if 4 * held > _SHARED_BYTES or 0 in sizes:
+    if 4 * held > _SHARED_BYTES or 0 in sizes or sizes[-1] == 1:
         return False
     width = max(math.prod(extents(schedule, block)[len(lead) :]) for block in blocks)
     threads = min(256, max(32, 1 << (width - 1).bit_length()))
@@ -47,7 +47,7 @@ def schedule_rows(schedule: s_tir.Schedule) -> bool:
     schedule.bind(thread, "threadIdx.x")
     for block in reversed(others):
         schedule.set_scope(block, 0, "shared")
-        schedule.compute_at(block, row, preserve_unit_loops=True)
+        schedule.compute_at(block, row)
         own = schedule.get_loops(block)[1:]
         if own:
             _, thread = schedule.split(fused(schedule, block, own), factors=[None, threads])

@@ -91,6 +91,22 @@ def test_loops_that_nothing_can_share_run_as_one_thread(tmp_path: Path) -> None:
     assert len(variant["gpu"]["functions"]) == 1
 
 
+def test_rows_of_any_rank_and_length(tmp_path: Path) -> None:
+    """Softmax and LayerNormalization of rows that are one dimension, two, short and single."""
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]> rows
+        (float[300, 64] a, float[3, 70, 10] b, float[7, 1] c, float[33, 5, 6] d, float[5, 6] scale)
+        => (float[300, 64] w, float[3, 70, 10] x, float[7, 1] y, float[33, 5, 6] z) {
+        w = Softmax (a)
+        x = Softmax (b)
+        y = Softmax (c)
+        z = LayerNormalization <axis = 1> (d, scale)
+    }""")
+    result = compile_model(model, tmp_path / "m.edgec", Options(targets=("cuda",)))
+    [variant] = result.manifest["variants"]
+    assert variant["verified"] == "host-twin"
+    check_functions(variant["gpu"])
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     "name",
