@@ -203,22 +203,10 @@ static __device__ void edgec_multiply_cores(const P &problem) {
       for (int i = 0; i < 4; i++) sums[m][n][i] = 0;
 
   auto fetch = [&](int k0) {
-#pragma unroll
-    for (int i = 0; i < left_walk::EACH; i++) {
-      const left_walk at(i);
-      const int p = p0 + at.outer, k = k0 + at.k;
-      const auto *address =
-        at.inside() && p < P::ROWS && k < P::TERMS ? problem.left(z, p, k) : nullptr;
-      lefts[i] = address ? *(const left_chunk *)address : left_chunk{};
-    }
-#pragma unroll
-    for (int i = 0; i < right_walk::EACH; i++) {
-      const right_walk at(i);
-      const int q = q0 + at.outer, k = k0 + at.k;
-      const auto *address =
-        at.inside() && q < P::COLUMNS && k < P::TERMS ? problem.right(z, q, k) : nullptr;
-      rights[i] = address ? *(const right_chunk *)address : right_chunk{};
-    }
+    left_walk::fetch(lefts, p0, k0, P::ROWS, P::TERMS,
+                     [&](int p, int k) { return problem.left(z, p, k); });
+    right_walk::fetch(rights, q0, k0, P::COLUMNS, P::TERMS,
+                      [&](int q, int k) { return problem.right(z, q, k); });
   };
   auto keep = [&]() {
 #pragma unroll

@@ -38,6 +38,21 @@ struct edgec_walk {
     k = ALONG_K ? place : line;
   }
   __device__ bool inside() const { return CHUNKS % THREADS == 0 || number < CHUNKS; }
+
+  /* This thread's chunks of the tile that begins at (outer0, k0) of `outers` by `all_terms` elements:
+   * zero beyond them, and where `address` is null. */
+  template <class Chunk, class Address>
+  static __device__ void fetch(Chunk (&chunks)[EACH], int outer0, int k0, int outers,
+                               int all_terms, Address address) {
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+      const edgec_walk at(i);
+      const int place = outer0 + at.outer, term = k0 + at.k;
+      const auto *source =
+        at.inside() && place < outers && term < all_terms ? address(place, term) : nullptr;
+      chunks[i] = source ? *(const Chunk *)source : Chunk{};
+    }
+  }
 };
 
 /* In single precision, or by products of four bytes: 256 threads, each BM / 16 by BN / 16 sums in
@@ -63,22 +78,10 @@ static __device__ void edgec_multiply(const P &problem) {
     for (int n = 0; n < TN; n++) sums[m][n] = 0;
 
   auto fetch = [&](int k0) {
-#pragma unroll
-    for (int i = 0; i < left_walk::EACH; i++) {
-      const left_walk at(i);
-      const int p = p0 + at.outer, k = k0 + at.k;
-      const auto *address =
-        at.inside() && p < P::ROWS && k < P::TERMS ? problem.left(z, p, k) : nullptr;
-      lefts[i] = address ? *(const left_chunk *)address : left_chunk{};
-    }
-#pragma unroll
-    for (int i = 0; i < right_walk::EACH; i++) {
-      const right_walk at(i);
-      const int q = q0 + at.outer, k = k0 + at.k;
-      const auto *address =
-        at.inside() && q < P::COLUMNS && k < P::TERMS ? problem.right(z, q, k) : nullptr;
-      rights[i] = address ? *(const right_chunk *)address : right_chunk{};
-    }
+    left_walk::fetch(lefts, p0, k0, P::ROWS, P::TERMS,
+                     [&](int p, int k) { return problem.left(z, p, k); });
+    right_walk::fetch(rights, q0, k0, P::COLUMNS, P::TERMS,
+                      [&](int q, int k) { return problem.right(z, q, k); });
   };
   auto keep = [&]() {
 #pragma unroll

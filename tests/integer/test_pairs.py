@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lower.many_nodes import RUNNABLE
 
@@ -22,6 +22,7 @@ from integer.contract import (
     numbers_of,
     requantized,
 )
+from integer.draws import FEW, MANY, scaled
 from integer.models import Model
 from integer.running import all_outputs
 
@@ -55,26 +56,15 @@ class Pair:
 
 @st.composite
 def pairs(draw: st.DrawFn) -> Pair:
-    def scaled(scale: float) -> Scaled:
-        dtype = draw(st.sampled_from(["uint8", "int8"]))
-        limits = np.iinfo(dtype)
-        zero = draw(st.sampled_from([int(limits.min), int(limits.max), 0, 101]))
-        return Scaled(scale, zero, dtype)
-
     op = draw(st.sampled_from(list(KINDS)))
-    first, second = (scaled(draw(st.sampled_from(SCALES))) for _ in range(2))
+    first, second = (scaled(draw, draw(st.sampled_from(SCALES))) for _ in range(2))
     step = 90 * first.scale * second.scale if op == "Mul" else first.scale + second.scale
-    to = scaled(step * draw(st.sampled_from([0.5, 1.0, 2.3])))
+    to = scaled(draw, step * draw(st.sampled_from([0.5, 1.0, 2.3])))
     return Pair(op, draw(st.sampled_from(SHAPES)), first, second, to, draw(st.booleans()))
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-@settings(
-    max_examples=1,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@FEW
 @given(drawn=st.lists(pairs(), min_size=12, max_size=12), seed=st.integers(0, 99))
 def test_pairs(name: str, session_cache: Path, drawn: list[Pair], seed: int) -> None:
     check(drawn, seed, name, session_cache)
@@ -82,11 +72,7 @@ def test_pairs(name: str, session_cache: Path, drawn: list[Pair], seed: int) -> 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", RUNNABLE)
-@settings(
-    max_examples=15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@MANY
 @given(drawn=st.lists(pairs(), min_size=12, max_size=12), seed=st.integers(0, 99))
 def test_many_pairs(name: str, session_cache: Path, drawn: list[Pair], seed: int) -> None:
     check(drawn, seed, name, session_cache)

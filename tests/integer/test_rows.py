@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lower.many_nodes import RUNNABLE
 
 from edgec.compiler import emit_forms
 from edgec.options import Options
 from integer.contract import Array, Scaled, normalized, numbers_of, softmaxed
+from integer.draws import FEW, MANY, scaled
 from integer.models import Model
 from integer.running import all_outputs
 
@@ -37,26 +38,15 @@ class Row:
 
 @st.composite
 def row(draw: st.DrawFn) -> Row:
-    def scaled(scale: float) -> Scaled:
-        dtype = draw(st.sampled_from(["uint8", "int8"]))
-        limits = np.iinfo(dtype)
-        zero = draw(st.sampled_from([int(limits.min), int(limits.max), 0, 101]))
-        return Scaled(scale, zero, dtype)
-
     op = draw(st.sampled_from(["Softmax", "LayerNormalization"]))
     gain = draw(st.sampled_from([0.0, 1.0, 1e4])) if op == "LayerNormalization" else 1.0
     step = (gain or 1.0) * draw(st.sampled_from([1 / 256, 1 / 128, 0.0217, 1e-4]))
     shape = draw(st.sampled_from(SHAPES))
-    return Row(op, shape, scaled(draw(st.sampled_from(SCALES))), scaled(step), gain)
+    return Row(op, shape, scaled(draw, draw(st.sampled_from(SCALES))), scaled(draw, step), gain)
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-@settings(
-    max_examples=1,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@FEW
 @given(drawn=st.lists(row(), min_size=12, max_size=12), seed=st.integers(0, 99))
 def test_rows(name: str, session_cache: Path, drawn: list[Row], seed: int) -> None:
     check(drawn, seed, name, session_cache)
@@ -64,11 +54,7 @@ def test_rows(name: str, session_cache: Path, drawn: list[Row], seed: int) -> No
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", RUNNABLE)
-@settings(
-    max_examples=15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@MANY
 @given(drawn=st.lists(row(), min_size=12, max_size=12), seed=st.integers(0, 99))
 def test_many_rows(name: str, session_cache: Path, drawn: list[Row], seed: int) -> None:
     check(drawn, seed, name, session_cache)
