@@ -192,12 +192,14 @@ def _take_lanes(
 ) -> LoopRV | None:
     """Where a multiply-add takes an operand from a lane of a register, load several terms of A at
     once, as vectors; returns the loop over such steps, None where there is none."""
-    others = [each.source for each in schedule.get(block).reads if not each.source.same_as(b)]
-    if not target.lane_operands or extent(schedule, term) % _STEP or len(others) != 1:
+    sums = schedule.get(block).writes[0].source
+    read = [region.source for region in schedule.get(block).reads]
+    a = [source for source in read if not source.same_as(b) and not source.same_as(sums)]
+    if not target.lane_operands or extent(schedule, term) % _STEP or len(a) != 1:
         return None
     step, few = schedule.split(term, factors=[None, _STEP])
     schedule.unroll(few)
-    hold_inputs(schedule, block, others[0], step)
+    hold_inputs(schedule, block, a[0], step)
     return step
 
 
