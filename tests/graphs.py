@@ -22,6 +22,10 @@ def text_model(text: str, opset: int = 17) -> onnx.ModelProto:
     return onnx.parser.parse_model(header + text)
 
 
+def model_of(text: str, opset: int = 21) -> onnx.ModelProto:
+    return onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> m {text}')
+
+
 def ops(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
