@@ -154,7 +154,7 @@ def _spread(image: np.ndarray, row: Any, term: Any) -> Any:
     The rows of a point and of its negative differ in the sign of every other coefficient only: what
     they have in common is written alike, for LLVM to compute it once.
     """
-    lone = ~image[:, ::2].any(axis=1)
+    lone = np.logical_not(image[:, ::2].any(axis=1))
     odd_part = image[:, 1::2]
     first = (odd_part != 0).argmax(axis=1)
     signs = np.where(lone, 1, np.sign(odd_part[np.arange(len(image)), first]))
@@ -165,8 +165,8 @@ def _spread(image: np.ndarray, row: Any, term: Any) -> Any:
         parts = [_chosen(matrix[:, k], row) * term(k) for k in fullest]
         halves.append(sum(parts[1:], parts[0]))
     even, odd = halves
-    total = _where(row, signs > 0, even + odd, even - odd)
-    total = _where(row, signs == 0, even, total)
+    total = _where(row, np.greater(signs, 0), even + odd, even - odd)
+    total = _where(row, np.equal(signs, 0), even, total)
     return _where(row, lone, odd, total)
 
 
@@ -177,7 +177,7 @@ def _gathered(output: np.ndarray, row: Any, term: Any) -> Any:
     total = _where(row, output[:, 0] != 0, term(0), literal(0.0, "float32"))
     for k in inner[1::2]:
         one, other = term(k), term(k + 1)
-        both = _where(row, output[:, k] == output[:, k + 1], one + other, one - other)
+        both = _where(row, np.equal(output[:, k], output[:, k + 1]), one + other, one - other)
         total = _chosen(output[:, k], row) * both + total
     return _where(row, output[:, last] != 0, total + term(last), total)
 
