@@ -120,4 +120,4 @@ def _schedule(
         schedule.unroll(summed[-1])
     else:
         sums = blocks_in * columns_in
-        take_terms(schedule, conv, inputs, summed[-1], sums, target, of_conv)
+        take_terms(schedule, conv, inputs, summed, sums, target, of_conv)

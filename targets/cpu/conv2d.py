@@ -134,11 +134,11 @@ def _schedule_dense(
     shared = tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
     inputs = schedule.get(conv.sums).reads[0].source
     inside = _ACROSS if blocks == 1 and _shares_loads(schedule, conv, target) else None
-    *_, term = sum_in_registers(schedule, conv.sums, target, choose, inside=inside)
+    summed = sum_in_registers(schedule, conv.sums, target, choose, inside=inside)
     if packed:
-        schedule.unroll(term)
+        schedule.unroll(summed[-1])
     else:
-        take_terms(schedule, conv.sums, inputs, term, blocks * columns, target, choose)
+        take_terms(schedule, conv.sums, inputs, summed, blocks * columns, target, choose)
     by_row = bool(conv.borders) and rows_first and whether(choose, "border_by_row", True)
     _copy_borders(schedule, conv, shared if by_row else None, target)
 

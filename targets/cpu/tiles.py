@@ -15,6 +15,9 @@ from edgec.targets.cpu.knobs import Choose, number, whether
 TERMS = "terms"
 """The block that puts bytes together, four or two in an integer (`edgec.lower.dot_forms`)."""
 
+_WORDS = 4
+"""In a register of Arm's."""
+
 _PAIRED = 4
 """Columns whose weights lie together where bytes are multiplied in pairs."""
 
@@ -234,22 +237,31 @@ def take_terms(
     schedule: s_tir.Schedule,
     block: SBlockRV,
     inputs: tirx.Buffer,
-    loop: LoopRV,
+    summed: list[LoopRV],
     sums: int,
     target: Target,
     choose: Choose,
 ) -> None:
-    """Write out some terms of `sums` vectors of sums of the tile that `block` computes.
+    """Write out some terms, the last of the `summed` loops, of `sums` vectors of sums of the tile
+    that `block` computes.
 
     Where a multiply-add takes an operand from a lane of a register, the `inputs` of several terms
-    are loaded at once, as vectors: a load is an instruction of its own there.
+    are loaded at once, as vectors: a load is an instruction of its own there. Bytes that are put
+    together are, for all columns of a window where its loop, the one before, can be written out.
     """
+    *around, loop = summed
     terms = extent(schedule, loop)
     staged = [each for each in schedule.get_producers(block) if _makes_terms(schedule, each)]
     most = (terms,) if staged else (8, 4)
     together = next((n for n in most if terms % n == 0 and n * sums <= _WRITTEN), 1)
     if not staged and (not target.lane_operands or together == 1):
         unroll_terms(schedule, loop, sums, choose)
+        return
+    spare = bool(staged) and not is_paired(schedule, block)
+    if spare and len(around) > 1 and extent(schedule, around[-1]) * terms * sums <= _WRITTEN:
+        schedule.unroll(around[-1])
+        schedule.unroll(loop)
+        hold_inputs(schedule, block, inputs, around[-2], *staged)
         return
     outer, few = schedule.split(loop, factors=[None, together])
     schedule.unroll(few)
@@ -273,9 +285,26 @@ def hold_inputs(
     around = len(schedule.get_loops(block)) - len(_inside(schedule, block, loop))
     schedule.compute_at(held, loop, preserve_unit_loops=True)
     *flat, lane = schedule.get_loops(held)[around:]
+    if staged:
+        lane = _neighbours(schedule, held, flat, lane)
     for each in flat:
         schedule.unroll(each)
     schedule.vectorize(lane)
+
+
+def _neighbours(
+    schedule: s_tir.Schedule, held: SBlockRV, flat: list[LoopRV], lane: LoopRV
+) -> LoopRV:
+    """Where words that are put together lie side by side for all columns, as many as a register
+    holds: the loop over these, the others at the end of `flat`."""
+    bytes_of_column = int(schedule.get(held).reads[0].source.shape[-1])
+    if not flat or bytes_of_column != 4 * extent(schedule, lane):
+        return lane
+    across = schedule.fuse(flat.pop(), lane)
+    words = math.gcd(extent(schedule, across), _WORDS)
+    outer, lane = schedule.split(across, factors=[None, words])
+    flat.append(outer)
+    return lane
 
 
 def _makes_terms(schedule: s_tir.Schedule, block: SBlockRV) -> bool:
