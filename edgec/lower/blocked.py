@@ -93,7 +93,7 @@ def resized(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     image = inputs[0]
     if not isinstance(image, Blocked) or image.rank != 4:
         return None
-    resizing = resize.resizing_of(ctx, node, [None, *inputs[1:]], image.shape(ctx))
+    resizing = resize.resizing_of(ctx, node, image.shape(ctx))
     batch, blocks, _, _, block = ctx.shape(image.expr)
     if not set(resizing.tables) <= {2, 3} or 0 in resizing.sizes:
         return None

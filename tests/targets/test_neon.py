@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from command import Edgec
 from test_targets import emulator
-
-Edgec = Callable[..., Any]
 
 BOUNDED = """
 <ir_version: 8, opset_import: ["" : 17]>
