@@ -18,10 +18,11 @@
       =>   y = QuantizeLinear(Resize(DequantizeLinear(x, 1, z)) * (s / u), 1, v)
 
 So Conv, Gemm and MatMul by constant weights, with the bias that an Add behind the latter adds,
-ConvTranspose by constant weights (`edgec.qdq.transposed`), MatMul of two activations, Add, Sub, Mul, AveragePool, GlobalAveragePool and ReduceMean over height
-and width; Softmax and LayerNormalization over the last axis (`edgec.qdq.rows` has their formulas);
-and Resize, whose means of integers are exact where its factors are powers of two.
-The result of products by constant weights may also stay in floats. Of two operands one may be constant.
+ConvTranspose by constant weights (`edgec.qdq.transposed`), MatMul of two activations, Add, Sub,
+Mul, AveragePool, GlobalAveragePool and ReduceMean over height and width; Softmax and
+LayerNormalization over the last axis (`edgec.qdq.rows` has their formulas); and Resize, whose means
+of integers are exact where its factors are powers of two. The result of products by constant
+weights may also stay in floats. Of two operands one may be constant.
 
 *Needs* uint8 activations of one constant scale each (`unsign-activations` sees to that, and
 `sink-dequantize` to what moves elements between them), int8 weights about 0, a bias in int32 and

@@ -81,8 +81,8 @@ def _phases(node: Node, weights: Array) -> _Phases:
     reach = [(k - 1) * d + 1 for k, d in zip(weights.shape[2:], dilations, strict=True)]
     taps = [-(-far // s) for far, s in zip(reach, strides, strict=True)]
     filled = np.zeros((*weights.shape[:2], *map(math.prod, zip(taps, strides, strict=True))), "i1")
-    steps = (slice(0, far, d) for far, d in zip(reach, dilations, strict=True))
-    filled[(..., *steps)] = weights
+    steps = [slice(0, far, d) for far, d in zip(reach, dilations, strict=True)]
+    filled[(slice(None), slice(None), *steps)] = weights
     inputs, outputs = weights.shape[0] // groups, weights.shape[1]
     parts = [n for pair in zip(taps, strides, strict=True) for n in pair]
     apart = filled.reshape(groups, inputs, outputs, *parts)
@@ -118,7 +118,8 @@ def _pads(node: Node, reach: list[int], strides: list[int]) -> tuple[list[int], 
     sizes = [(node.inputs[0].shape or ())[2:], (node.outputs[0].shape or ())[2:]]
     if not all(len(s) == rank and all(isinstance(n, int) for n in s) for s in sizes):
         raise Skip("its sizes are not known")
-    totals = [s * (n - 1) + far - out for s, n, far, out in zip(strides, sizes[0], reach, sizes[1])]
+    whole = (s * (n - 1) + far for s, n, far in zip(strides, sizes[0], reach, strict=True))
+    totals = [n - wanted for n, wanted in zip(whole, sizes[1], strict=True)]
     if min(totals) < 0:
         raise Skip("it pads its result")
     less, more = [t // 2 for t in totals], [t - t // 2 for t in totals]
@@ -135,9 +136,7 @@ def _moves(node: Node, found: _Phases) -> list[tuple[str, list[list[int]], dict[
     return moves
 
 
-def _interleaved(
-    node: Node, found: _Phases
-) -> list[tuple[str, list[list[int]], dict[str, Any]]]:
+def _interleaved(node: Node, found: _Phases) -> list[tuple[str, list[list[int]], dict[str, Any]]]:
     strides, rank = found.strides, len(found.strides)
     if rank == 2 and found.groups == 1 and strides[0] == strides[1]:
         return [("DepthToSpace", [], {"blocksize": strides[0]})]
