@@ -53,7 +53,7 @@ def test_windows_of_a_thousand_taps_are_not_written_out(data: str) -> None:
     kernels = lower_graph(graph, "m", [], target).kernels
     function = next(each for name, each in kernels.items() if "depthwise" in name)
     scheduled = schedule(function, target, strict=True)
-    assert len(lower(scheduled, "f", target, None)["f"].script()) < 200_000
+    assert len(lower(scheduled, "f", target, None)["f"].script()) < 400_000
 
 
 @pytest.mark.parametrize(("axes", "moved"), [([0, 3, 1, 2], False), ([0, 3, 2, 1], True)])
