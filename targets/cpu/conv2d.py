@@ -39,6 +39,7 @@ from edgec.targets.cpu.tiles import (
     sum_in_registers,
     take_terms,
     tile,
+    write_out_taps,
     write_out_uneven,
 )
 
@@ -88,10 +89,8 @@ def _schedule_depthwise(
     for border in conv.borders:
         schedule.compute_inline(border)
     down, *across = sum_in_registers(schedule, conv.sums, target, choose)
-    if whether(choose, "all_taps", True):
-        schedule.unroll(down)
-    for loop in across:
-        schedule.unroll(loop)
+    taps = [down, *across] if whether(choose, "all_taps", True) else across
+    write_out_taps(schedule, taps)
 
 
 def _schedule_plain_input(

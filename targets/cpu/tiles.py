@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import s_tir, tirx
@@ -38,6 +39,9 @@ _WORTH = 0.6
 
 _WRITTEN = 128
 """Vectors of multiply-adds up to which a loop over terms may be written out."""
+
+_MOST_TAPS = 64
+"""Of a depthwise convolution that are written out."""
 
 _FEW_TILES = 4
 """Tiles of a row up to which all may be written out."""
@@ -213,6 +217,17 @@ def sum_in_registers(
         schedule.unroll(loop)
     schedule.vectorize(lane)
     return summed
+
+
+def write_out_taps(schedule: s_tir.Schedule, taps: Sequence[LoopRV]) -> None:
+    """Unroll the innermost of the loops `taps`, as many as few steps allow: a mean of a whole image
+    has thousands, and LLVM takes minutes for them."""
+    steps = 1
+    for loop in reversed(taps):
+        steps *= extent(schedule, loop)
+        if steps > _MOST_TAPS:
+            break
+        schedule.unroll(loop)
 
 
 def write_out_uneven(
