@@ -72,8 +72,8 @@ def _schedule(
 ) -> None:
     rows, tiles, products, columns = stages
     size = extents(schedule, columns)[2]
-    batches, downs, places, _, channels, _, lanes, inner, _ = extents(schedule, products)
-    weights = 4 * places**2 * channels * inner * lanes**2
+    batches, downs, places, _, channels, _, lanes, *terms = extents(schedule, products)
+    weights = 4 * places**2 * channels * lanes * math.prod(terms)
     together = weights <= _CACHED_BYTES and batches * downs >= _STRIPS
     together = whether(choose, "together", together)
     parallel = products_pay(_WORTH * math.prod(extents(schedule, products)), target, choose)
