@@ -1,22 +1,24 @@
 """Winograd's minimal filtering in integers: 3x3 convolutions of stride 1, exact to the bit.
 
-As `edgec.lower.winograd`, by the points 0, 1, -1, 2, -2 and infinity, whose matrices are integers
-but for the denominators 4, 6, 6, 24, 24 and 1 of G. Here G is left without them, and what they
-divide 24 by is part of A^T, or of G where that keeps numbers small. So with
+A tile of 4 x 4 results is A^T [sum of (G g G^T) (B^T d B)] A as in `edgec.lower.winograd`, here by
+the points 0, 1, -1, 2, -2 and infinity. Of its matrices only G has denominators. They are left
+out of it, and 24 divided by each put into A^T, a power of two of that into G where it has room. So
 
-    B^T d B   within 100 * 255, and G g G^T within 49 * 128, both int16
+    B^T d B     is within 100 * 255 and
+    G g G^T     within 49 * 128: both are int16;
+    A^T [...] A is the result times 24, 12, 6 or 6 for its row and for its column, modulo 2^32.
 
-the rows of A^T make 24, 12, 6 and 6 times those of the result, modulo 2^32: a power of two times 9.
-The product with the inverse of 9 modulo 2^32 takes the 9 off, a shift to the right the power of
-two, of 2^6 at most; which is exact where no sum is beyond 2^25.
+That is 9 times a power of two. The product with the inverse of 9 modulo 2^32 takes the 9 off, a
+shift to the right the power of two, at most 2^6: exact where no result is beyond 2^25.
 
-A step of a sum multiplies two words, where the plain one multiplies four bytes, and there are four
-times fewer.
+An instruction multiplies two words where it multiplies four bytes of the plain sum, which has four
+times as many products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -26,15 +28,19 @@ from edgec.lower.border import bordered
 from edgec.lower.context import OUT_ELEMENTWISE_FUSABLE, Context, Shape, literal
 from edgec.lower.dot import dot2, pair
 from edgec.lower.image import spread
-from edgec.lower.winograd import KEPT
 from edgec.lower.window import Window
+from edgec.lower.winograd import KEPT
+
+Rows = tuple[tuple[int, ...], ...]
 
 SIZE = 4
-"""Of a tile of the result."""
+"""Rows and columns of a tile of the result."""
 
 _COUNT = SIZE + 2
 _KERNEL = np.array([[6, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [1, -2, 4], [0, 0, 6]])
-_IMAGE_PARTS = (
+"""G."""
+
+_IMAGE_TERMS: Rows = (
     (1, 0, -1, 0, 0, 0),
     (0, 0, 4, 0, -1, 0),
     (0, 4, 0, -1, 0, 0),
@@ -42,7 +48,7 @@ _IMAGE_PARTS = (
     (0, -2, 0, 2, 0, 0),
     (0, 0, 0, -1, 0, 1),
 )
-_IMAGE = (
+_IMAGE: Rows = (
     (4, 0, 0, 1, 0, 0),
     (0, 1, 1, 0, 0, 0),
     (0, 1, -1, 0, 0, 0),
@@ -50,7 +56,9 @@ _IMAGE = (
     (0, 0, 0, 1, -1, 0),
     (0, 0, 0, 0, -2, 1),
 )
-_OUTPUT_PARTS = (
+"""B^T is the second times the first: what its rows have in common is computed once."""
+
+_RESULT_TERMS: Rows = (
     (1, 0, 0, 0, 0, 0),
     (0, 1, 1, 0, 0, 0),
     (0, 1, -1, 0, 0, 0),
@@ -58,118 +66,146 @@ _OUTPUT_PARTS = (
     (0, 0, 0, 1, -1, 0),
     (0, 0, 0, 0, 0, 1),
 )
-_OUTPUT = (
+_RESULT: Rows = (
     (1, 4, 0, 1, 0, 0),
     (0, 0, 2, 0, 1, 0),
     (0, 1, 0, 1, 0, 0),
     (0, 0, 1, 0, 2, 1),
 )
+"""The same of A^T."""
+
 _TWOS = (3, 2, 1, 1)
-_NINTH = pow(9, -1, 1 << 32) - (1 << 32)
-"""The inverse of 9 modulo 2^32, as an int32."""
+"""Each row of A^T makes of a result 3 times this power of two."""
+
+_NINTH = pow(9, -1, 1 << 32)
+"""The inverse of 9 modulo 2^32."""
+
+_MOST = 1 << 25
+"""Results of smaller magnitude are exact."""
+
+_MOST_BYTES = 5 << 18
+"""Of weights, eight times what they take as bytes: more would not stay near the processor, and make
+modules large."""
+
+_LEAST_GAIN = 0.9
+"""The share of the plain sum's time, estimated, up to which this is worth its weights."""
 
 
+def pays(ctx: Context, x: relax.Expr, weights: np.ndarray, w: Window) -> bool:
+    """Whether this is exact, and faster, for the convolution of `x`, uint8
+    [N, blocks, H, W, lanes], by `weights`, int8 [O, I, kh, kw].
 
-def factors(weights: np.ndarray, block: int) -> np.ndarray:
-    """Weights int8 [O, I, 3, 3], I a multiple of `block`, as pairs of words of input channels,
-    int32 [6, 6, O/b, I/b, b/2, b]."""
-    made = np.einsum("ay,oiyx,bx->aboi", _KERNEL, weights.astype(np.int64), _KERNEL)
-    lanes = spread(made.astype(np.int16), 2, block)
-    words = lanes.reshape(_COUNT, _COUNT, lanes.shape[2], -1, block // 2, 2, block)
-    moved = np.ascontiguousarray(np.moveaxis(words, 5, 6))
-    return np.ascontiguousarray(moved.view("<i4")[..., 0], np.int32)
+    Times are in cycles of a Zen 4 per pair of channels: products, transforms of the image shared by
+    the outputs and of the results shared by the inputs, and weights from memory (measured on
+    squares of 7 to 112 with 16 to 256 channels).
+    """
+    if ctx.dots != "words" or ctx.shape(x)[-1] != ctx.block:
+        return False
+    if w.kernel != (3, 3) or not w.strides == w.dilations == (1, 1):
+        return False
+    outputs, inputs = (-(-extent // ctx.block) * ctx.block for extent in weights.shape[:2])
+    if 2 * _COUNT**2 * outputs * inputs > _MOST_BYTES or _largest(weights) >= _MOST:
+        return False
+    images = ctx.shape(x)[0]
+    tiles = images * prod(-(-extent // SIZE) for extent in w.sizes)
+    plain = 9 * images * prod(w.sizes) / 64 + 1
+    return _COUNT**2 * tiles / 32 * (1 + 4 / outputs + 15 / inputs) + 7 < _LEAST_GAIN * plain
+
+
+def _largest(weights: np.ndarray) -> int:
+    """The largest magnitude that a sum of bytes by these weights has."""
+    wide = weights.astype(np.int64)
+    ends = (np.maximum(part, 0).sum(axis=(1, 2, 3)).max() for part in (wide, -wide))
+    return int(255 * max(ends))
+
+
+def transformed(weights: np.ndarray, block: int) -> np.ndarray:
+    """Weights int8 [O, I, 3, 3] as two words of neighbouring inputs each, int32
+    [6, 6, O/b, I/b, b/2, b]."""
+    outputs, inputs, *_ = weights.shape
+    filled = np.zeros((outputs, -(-inputs // block) * block, 3, 3), np.int64)
+    filled[:, :inputs] = weights
+    made = np.einsum("ay,oiyx,bx->aboi", _KERNEL, filled, _KERNEL).astype("<i2")
+    lanes = spread(made, 2, block).reshape(_COUNT, _COUNT, -(-outputs // block), -1, 2, block)
+    words = np.ascontiguousarray(np.moveaxis(lanes, -2, -1)).view("<i4")
+    return np.ascontiguousarray(
+        words.reshape(*words.shape[:3], -1, block // 2, block), dtype=np.int32
+    )
 
 
 def sums(ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window) -> relax.Expr:
-    """The convolution of `x`, uint8 [N, I/b, H, W, b] inside of a border of `zero`, by `weights`,
-    int8 [O, I, 3, 3]: an int32 image of blocks."""
+    """The convolution of `x`, uint8 [N, blocks, H, W, b], with `zero` around it, by `weights`, int8
+    [O, I, 3, 3], that `pays`: an int32 image of blocks."""
     batch, blocks, _, _, lanes = ctx.shape(x)
     down, across = (-(-extent // SIZE) for extent in w.sizes)
 
     def compute(data: te.Tensor, taps: te.Tensor) -> te.Tensor:
         top, left = w.before
-        rows_in, columns_in = down * SIZE + 2, across * SIZE + 2
-        padded = bordered(data, top, left, rows_in, columns_in, fill=zero)
-        rows = te.compute(
-            (batch, down, _COUNT, blocks, columns_in, lanes),
-            lambda n, t, a, c, j, v: _image(
-                a, lambda k: padded(n, c, t * SIZE + k, j, v).astype("int16")
-            ),
-            name="winograd_rows",
-            attrs=KEPT,
-        )
-        tiles = te.compute(
-            (batch, down, _COUNT, _COUNT, blocks, across, lanes),
-            lambda n, t, a, b, c, s, v: _image(b, lambda k: rows(n, t, a, c, s * SIZE + k, v)),
-            name="winograd_tiles",
-            attrs=KEPT,
-        )
+        padded = bordered(data, top, left, down * SIZE + 2, across * SIZE + 2, fill=zero)
+
+        def stage(name: str, shape: Shape, element: Callable[..., Any]) -> te.Tensor:
+            return te.compute(shape, element, name=f"winograd_{name}", attrs=KEPT)
+
+        def row(n: Any, t: Any, a: Any, c: Any, j: Any, v: Any) -> Any:
+            return _of_image(a, lambda k: padded(n, c, t * SIZE + k, j, v).astype("int16"))
+
+        def tile(n: Any, t: Any, a: Any, b: Any, c: Any, s: Any, v: Any) -> Any:
+            return _of_image(b, lambda k: rows(n, t, a, c, s * SIZE + k, v))
+
+        def product(n: Any, t: Any, a: Any, b: Any, o: Any, s: Any, v: Any) -> Any:
+            c, q = channel.var, word.var
+            two = pair(*(tiles(n, t, a, b, c, s, 2 * q + k) for k in range(2)))
+            return te.sum(dot2(two, taps(a, b, o, c, q, v)), axis=[channel, word])
+
+        def column(n: Any, t: Any, i: Any, b: Any, o: Any, s: Any, v: Any) -> Any:
+            return _of_products(i, lambda k: products(n, t, k, b, o, s, v))
+
+        def result(n: Any, o: Any, i: Any, j: Any, v: Any) -> Any:
+            t, s, a, b = i // SIZE, j // SIZE, i % SIZE, j % SIZE
+            times = _of_products(b, lambda k: columns(n, t, a, k, o, s, v))
+            twos = _chosen(_TWOS, a, "int32") + _chosen(_TWOS, b, "int32")
+            return (times * literal(_NINTH, "int32")) >> twos
+
+        outputs = taps.shape[2]
         channel, word = te.reduce_axis((0, blocks), "ib"), te.reduce_axis((0, lanes // 2), "q")
-        products = te.compute(
-            (batch, down, _COUNT, _COUNT, taps.shape[2], across, taps.shape[5]),
-            lambda n, t, a, b, o, s, v: te.sum(
-                dot2(
-                    pair(*(tiles(n, t, a, b, channel.var, s, 2 * word.var + k) for k in range(2))),
-                    taps(a, b, o, channel.var, word.var, v),
-                ),
-                axis=[channel, word],
-            ),
-            name="winograd_products",
-        )
-        columns = te.compute(
-            (batch, down, SIZE, _COUNT, taps.shape[2], across, taps.shape[5]),
-            lambda n, t, i, b, o, s, v: _output(i, lambda k: products(n, t, k, b, o, s, v)),
-            name="winograd_columns",
-            attrs=KEPT,
-        )
+        wide, square = across * SIZE + 2, (_COUNT, _COUNT)
+        rows = stage("rows", (batch, down, _COUNT, blocks, wide, lanes), row)
+        tiles = stage("tiles", (batch, down, *square, blocks, across, lanes), tile)
+        shape = (batch, down, *square, outputs, across, lanes)
+        products = te.compute(shape, product, name="winograd_products")
+        columns = stage("columns", (batch, down, SIZE, _COUNT, outputs, across, lanes), column)
+        return stage("output", (batch, outputs, *w.sizes, lanes), result)
 
-        def element(n: Any, o: Any, i: Any, j: Any, v: Any) -> Any:
-            times = _output(
-                j % SIZE, lambda k: columns(n, i // SIZE, i % SIZE, k, o, j // SIZE, v)
-            )
-            twos = (_chosen(_TWOS, each % SIZE, "int32") for each in (i, j))
-            return (times * literal(_NINTH, "int32")) >> (next(twos) + next(twos))
-
-        return te.compute(
-            (batch, taps.shape[2], *w.sizes, taps.shape[5]),
-            element,
-            name="winograd_output",
-            attrs=KEPT,
-        )
-
+    taps = ctx.const(transformed(weights, lanes))
     attributes = {"op_pattern": OUT_ELEMENTWISE_FUSABLE}
-    taps = ctx.const(factors(weights, ctx.block))
     return ctx.te("winograd", compute, x, taps, attributes=attributes)
 
 
-def _image(row: Any, term: Callable[[int], Any]) -> Any:
+def _of_image(row: Any, term: Callable[[int], Any]) -> Any:
     """Row `row` of B^T times a vector of six int16."""
-    parts = [_fixed(part, term, "int16") for part in _IMAGE_PARTS]
-    return _combined(_IMAGE, row, parts, "int16")
+    return _product(_IMAGE, _IMAGE_TERMS, row, term, "int16")
 
 
-def _output(row: Any, term: Callable[[int], Any]) -> Any:
+def _of_products(row: Any, term: Callable[[int], Any]) -> Any:
     """Row `row` of A^T times a vector of six int32."""
-    parts = [_fixed(part, term, "int32") for part in _OUTPUT_PARTS]
-    return _combined(_OUTPUT, row, parts, "int32")
+    return _product(_RESULT, _RESULT_TERMS, row, term, "int32")
 
 
-def _fixed(row: tuple[int, ...], term: Callable[[int], Any], dtype: str) -> Any:
-    total = None
-    for k, factor in enumerate(row):
-        if factor:
-            value = term(k) if factor == 1 else term(k) * literal(factor, dtype)
-            total = value if total is None else total + value
-    return total
+def _product(matrix: Rows, terms: Rows, row: Any, term: Callable[[int], Any], dtype: str) -> Any:
+    """Row `row`, known once loops are unrolled, of the product of two matrices times a vector."""
+    parts = [
+        _total([literal(factor, dtype) * term(k) for k, factor in enumerate(of) if factor])
+        for of in terms
+    ]
+    columns = zip(*matrix, strict=True)
+    return _total([_chosen(of, row, dtype) * part for of, part in zip(columns, parts, strict=True)])
 
 
-def _combined(matrix: Any, row: Any, parts: list[Any], dtype: str) -> Any:
-    """Row `row` of `matrix`, known once loops are unrolled, times a vector."""
-    total = None
-    for column, part in zip(zip(*matrix, strict=True), parts, strict=True):
-        value = _chosen(column, row, dtype) * part
-        total = value if total is None else total + value
-    return total
+def _total(parts: list[Any]) -> Any:
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole + part
+    return whole
 
 
 def _chosen(values: tuple[int, ...], index: Any, dtype: str) -> Any:
