@@ -35,7 +35,7 @@ _STRIPS = 4
 _WORTH = 4
 """Multiply-adds that take about as long as one product with its share of the transforms."""
 
-_COLUMNS = 14
+_COLUMNS = 16
 """At most so many sums of products of words are under way, which hides their latency."""
 
 _STAGES = [
