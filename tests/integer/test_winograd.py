@@ -16,8 +16,6 @@ from edgec.lower.window import Window
 from integer import test_contract
 from integer.contract import Scaled
 
-NAMES = [name for name in ("x86-64-v3", "host") if targets.runs_here(targets.resolve(name))]
-
 LAYERS = {
     "whole tiles": (1, 32, 32, (8, 12), (1, 1, 1, 1), 77),
     "rest below and beside": (1, 16, 48, (7, 9), (1, 1, 1, 1), 0),
@@ -71,10 +69,15 @@ def summed(
     return made.reshape(x.shape[0], -1, *w.sizes)[:, : weights.shape[0]]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("layer", LAYERS)
+CASES = [(layer, "host") for layer in LAYERS] + [("uneven channels", "x86-64-v3")]
+"""Words are multiplied by arithmetic on integers where there is no instruction for it."""
+
+
+@pytest.mark.parametrize(("layer", "name"), CASES)
 def test_sums_are_exact(layer: str, name: str, tmp_path: Path) -> None:
     """Where every element and weight is at an end, or any."""
+    if not targets.runs_here(targets.resolve(name)):
+        pytest.skip(f"this machine does not run {name}")
     batch, inputs, outputs, space, border, zero = LAYERS[layer]
     numbers = np.random.default_rng(inputs)
     x = numbers.choice([0, 255, 255, 0, 17], (batch, inputs, *space)).astype(np.uint8)
@@ -100,7 +103,7 @@ def nearly_too_large(sign: int, more: int) -> np.ndarray:
 def test_the_largest_sums_are_exact(sign: int, tmp_path: Path) -> None:
     x = np.full((1, 128, 5, 6), 255, np.uint8)
     weights = nearly_too_large(sign, 0)
-    made = summed(x, weights, (1, 1, 1, 1), 255, NAMES[-1], tmp_path)
+    made = summed(x, weights, (1, 1, 1, 1), 255, "host", tmp_path)
     np.testing.assert_array_equal(made, np.full_like(made, sign * 255 * LARGEST))
 
 
@@ -139,24 +142,24 @@ def test_targets_with_products_of_words() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_whole_layers(threads: int, session_cache: Path) -> None:
-    """With the end of a layer behind it, against the contract."""
-    zero, dtype = [(0, "uint8"), (127, "int8"), (255, "uint8")][threads - 1]
+def test_a_whole_layer(threads: int, session_cache: Path) -> None:
+    """With its end behind it, against the contract."""
     layer = {
         "channels": 64,
         "outputs": 48,
         "groups": 1,
-        "size": 31 + threads // 2,
+        "size": 31,
         "kernel": 3,
         "stride": 1,
         "pad": 1,
-        "x": Scaled(0.0625, zero, dtype),
-        "y": Scaled(50.0, 3, dtype),
+        "x": Scaled(0.0625, 127, "int8"),
+        "y": Scaled(50.0, 3, "int8"),
         "scales": 0.25,
         "per_channel": True,
         "bias": True,
         "activation": "Relu",
-        "seed": threads - 1,
+        "seed": 5,
+        "threads": threads,
     }
     assert pays(np.full((48, 64, 3, 3), -128, np.int8), layer["size"])
-    test_contract.check(layer, NAMES[-1], session_cache)
+    test_contract.check(layer, "host", session_cache)
