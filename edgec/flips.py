@@ -143,7 +143,7 @@ def _rounds(node: onnx.NodeProto) -> bool:
 
 
 def _is_few(tensor: onnx.TensorProto) -> bool:
-    return math.prod(tensor.dims) <= _FEW
+    return bool(math.prod(tensor.dims) <= _FEW)
 
 
 def _is_byte(node: onnx.NodeProto, numbers: Mapping[str, np.ndarray]) -> bool:
