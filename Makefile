@@ -79,7 +79,7 @@ $(NNSMITH)/ready:
 	  'torch>=2.8' nnsmith==0.1.0 'onnx>=1.23,<1.24' 'onnxruntime>=1.31'
 	@touch $@
 
-GRAPH_TESTS := tests/passes tests/hostile $(foreach part,graph rewrite sandbox,$(wildcard tests/test_$(part).py))
+GRAPH_TESTS := tests/passes tests/hostile $(foreach part,graph* rewrite sandbox,$(wildcard tests/test_$(part).py))
 
 test-lint: lint types collect ## style, spelling and static types; tests that can be found
 test-models: setup ## the model zoo

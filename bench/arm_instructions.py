@@ -12,6 +12,8 @@ With --int8, edgec runs what `edgec quantize` makes of the model, and ONNX Runti
 quantizer makes with the same samples: QDQ of int8 weights by channel, activations of uint8 or of
 int8, whichever takes it fewer. ncnn's int8 needs a table by a tool that its package lacks.
 
+What peers take is kept in edgec's cache, by the model, the processor and their versions.
+
 Such counts show neither caches nor latencies nor how many instructions a core begins at once: 0.9
 times the instructions is not 0.9 times the time.
 """
@@ -19,12 +21,14 @@ times the instructions is not 0.9 times the time.
 from __future__ import annotations
 
 import argparse
+import functools
+import json
 import math
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +38,7 @@ from arm.peer import RUNS
 from arm.root import REPO, Root, root
 from corpus import models
 
-from edgec.cache import Cache
+from edgec.cache import Cache, key_of
 from edgec.compiler import compile_model
 from edgec.emit.artifact import linkable
 from edgec.emit.linkable import link_runner
@@ -103,12 +107,31 @@ def of_edgec(system: Root, model: Path, target: str, level: int, folder: Path) -
     return count([*words, "2"])[-1] - count([*words, "1"])[-1]
 
 
+def kept(measure: Callable[..., Counts]) -> Callable[..., Counts]:
+    """`measure(system, model, cpu, ...)` of a peer, done once."""
+
+    @functools.wraps(measure)
+    def counts(system: Root, model: Path, cpu: str, *more: Path) -> Counts:
+        wheels = sorted(wheel.name for wheel in (system.folder / "wheels").glob("*.whl"))
+        key = key_of(measure.__name__, model.read_bytes(), cpu, wheels, PEER.read_bytes())
+        stored = Cache.default().get("arm-counts", key)
+        if stored is not None:
+            return Counts(**json.loads(stored))
+        made = measure(system, model, cpu, *more)
+        Cache.default().put("arm-counts", key, json.dumps(asdict(made)).encode())
+        return made
+
+    return counts
+
+
+@kept
 def of_onnxruntime(system: Root, model: Path, cpu: str) -> Counts:
     words = [*system.python(cpu), str(PEER), "onnxruntime", str(model), str(system.burst)]
     *_, before, after, _ = count(words)
     return (after - before) // RUNS
 
 
+@kept
 def of_ncnn(system: Root, model: Path, cpu: str, folder: Path) -> Counts:
     copy = folder / model.name
     copy.write_bytes(model.read_bytes())

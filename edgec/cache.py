@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -73,6 +74,15 @@ class Cache:
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
+
+    def number(self, kind: str, key: str, make: Callable[[], float]) -> float:
+        """The number that is stored, else what `make` gives, which is stored then."""
+        stored = self.get(kind, key)
+        if stored is not None:
+            return float(stored)
+        made = make()
+        self.put(kind, key, repr(float(made)).encode())
+        return made
 
     def folder(self, name: str) -> Path:
         """A folder of the cache for tools that keep their own, made if absent."""

@@ -161,7 +161,9 @@ def open_data(
             add(spec.name, stored(spec, open_npy(path)))
         else:
             raise DataError(
-                "neither random, zeros, a .npy file, an image nor a folder of images", where=text
+                "no data of a known kind" if path.exists() else "no such file or folder",
+                where=text,
+                hint="give random, zeros, an .npz or .npy file, an image or a folder of images",
             )
     missing = [spec for spec in specs if spec.name not in columns]
     if missing and not fill:

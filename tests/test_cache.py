@@ -7,13 +7,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command import Edgec
 
 from edgec.cache import Cache, key_of, tool_digest
-
-Edgec = Callable[..., Any]
 
 
 def entry(cache: Cache) -> Path:

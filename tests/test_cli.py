@@ -8,18 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from command import Edgec
 
 from edgec import __version__
 from edgec.emit.forms import KINDS
 
-Edgec = Callable[..., Any]
 REPO = Path(__file__).parents[1]
 DOCUMENT = REPO / "docs" / "json.md"
 COMMANDS = [

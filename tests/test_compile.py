@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from command import Edgec
 from onnx import parser
 
 import edgec as library
@@ -22,7 +21,6 @@ from edgec.options import Options
 from edgec.program import Tensor
 from edgec.states import check_states, suggest_states
 
-Edgec = Callable[..., Any]
 REPO = Path(__file__).parents[1]
 
 SMOOTH = """

@@ -11,21 +11,20 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from command import Edgec
 
 from edgec.cache import Cache
 from edgec.graph import Graph
 from edgec.passes import PASSES
 from edgec.rewrite import Numerics, Rewrite, Skip
 from edgec.tensors import Node
-
-Edgec = Callable[..., Any]
 
 
 @pytest.fixture

@@ -7,18 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.parser
 import pytest
+from graphs import parse
 
 from edgec.errors import ModelError
 from edgec.graph import load
 from edgec.inspect import describe, render
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "models"
-
-
-def parse(text: str) -> onnx.ModelProto:
-    return onnx.parser.parse_model('<ir_version: 10, opset_import: ["" : 21]>\n' + text)
 
 
 def constant(model: onnx.ModelProto, name: str, shape: list[int]) -> None:

@@ -9,14 +9,13 @@ import subprocess
 import sys
 import venv
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command import Edgec
 
-Edgec = Callable[..., Any]
 REPO = Path(__file__).parents[1]
 DIGITS = REPO / "models" / "digits_test.npz"
 LABELS = REPO / "models" / "digits_labels.npy"

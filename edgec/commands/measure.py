@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgec.arrays import Array
+from edgec.arrays import Array, save_npy
 from edgec.bench import bench as measure
 from edgec.cache import Cache
 from edgec.data import Dataset, open_data
@@ -211,12 +211,12 @@ def _write(folder: Path, outputs: Mapping[str, Sequence[Array]]) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, values in outputs.items():
-            safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-            if len({value.shape for value in values}) == 1:
-                np.save(folder / f"{safe}.npy", np.stack(values), allow_pickle=False)
-                continue
-            for index, value in enumerate(values):
-                np.save(folder / f"{safe}.{index}.npy", value, allow_pickle=False)
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror}", where=str(folder)) from error
+    for name, values in outputs.items():
+        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+        if len({value.shape for value in values}) == 1:
+            save_npy(folder / f"{safe}.npy", np.stack(values))
+            continue
+        for index, value in enumerate(values):
+            save_npy(folder / f"{safe}.{index}.npy", value)

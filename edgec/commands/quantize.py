@@ -84,7 +84,8 @@ def _facts(result: Quantized, output: Path) -> dict[str, Any]:
 def _text(result: Quantized, output: Path, full: bool) -> str:
     parts = []
     if full:
-        parts.append(table(("left in floats", "why"), list(result.plan.left.items()), text=(0, 1)))
+        left = list(result.plan.left.items()) or [("nothing", "")]
+        parts.append(table(("left in floats", "why"), left, text=(0, 1)))
         if result.verdict is not None and result.verdict.times.units:
             parts.append(result.verdict.table())
     lines = [f"{output}: {_outcome(result)}"]
@@ -100,9 +101,13 @@ def _text(result: Quantized, output: Path, full: bool) -> str:
 
 def _outcome(result: Quantized) -> str:
     if not result.scheme.calibrated:
-        return f"{len(result.plan.units)} layers by {result.scheme.name}"
-    layers, share = len(result.plan.weights), result.share
-    text = f"{layers} layers in integers, calibrated with {result.samples} samples"
+        return f"{_counted(len(result.plan.units), 'layer')} by {result.scheme.name}"
+    layers, share = _counted(len(result.plan.weights), "layer"), result.share
+    text = f"{layers} in integers, calibrated with {_counted(result.samples, 'sample')}"
     if share is None or not share[1]:
         return text
     return f"{text}; {share[0] / share[1]:.1%} of the multiply-adds are of integers"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s'[: number != 1]}"

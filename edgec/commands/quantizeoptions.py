@@ -1,10 +1,92 @@
-"""The options of `edgec quantize` that say how; names are checked where they are used, so that
+"""The options of the commands that quantize; names are checked where they are used, so that
 showing the help imports nothing."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from edgec.commands.options import add_common, add_sizes, count
+
+
+def add_quantize(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `edgec quantize`."""
+    add_common(parser, "quantize:quantize")
+    parser.add_argument("model", help="the float ONNX model")
+    parser.add_argument("-o", "--output", type=Path, help="by default MODEL.int8.onnx")
+    parser.add_argument(
+        "--calib",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="samples: an .npz or image file, a folder of them, FILE.py:NAME; may be repeated",
+    )
+    add_scheme(parser)
+    parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
+    parser.add_argument("--samples", type=count, metavar="N", help="calibrate with N at most")
+    parser.add_argument(
+        "--profile", default="portable", metavar="NAME", help="portable, x86, or a target's name"
+    )
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="NODE|OP", help="leave it in floats"
+    )
+    parser.add_argument(
+        "--recover",
+        choices=("auto", "none"),
+        default="auto",
+        help="win accuracy back by what serves the model best on samples apart, which is the "
+        "default unless one of the next four is given, or by nothing",
+    )
+    parser.add_argument(
+        "--equalize", action="store_true", help="equalize the weights of layers that follow another"
+    )
+    parser.add_argument(
+        "--smooth", type=float, metavar="ALPHA", help="move sizes of channels into weights, by 0..1"
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=("nearest", "adaround", "gptq"),
+        default="nearest",
+        help="of weights: to the nearest, or so that results change least",
+    )
+    parser.add_argument(
+        "--bias-correction", action="store_true", help="fold the layers' mean errors into biases"
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="D",
+        help="raise layers to more bits, or floats, until it costs no more",
+    )
+    parser.add_argument(
+        "--eval", metavar="FILE.py:NAME", help="what --max-drop is of; the file is executed"
+    )
+    add_gate(parser, "the target that --profile names; off for other profiles")
+    parser.add_argument("--report", action="store_true", help="say why nodes stay in floats")
+    add_sizes(parser)
+    parser.add_argument("--trusted", action="store_true", help="check the model in this process")
+
+
+def add_debug_quant(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `edgec debug-quant`."""
+    add_common(parser, "debugquant:debug")
+    parser.add_argument("model", help="the float ONNX model")
+    parser.add_argument("quantized", help="what was made of it, with QuantizeLinear")
+    parser.add_argument(
+        "--calib",
+        action="append",
+        required=True,
+        metavar="SOURCE",
+        help="samples: an .npz or image file, a folder of them, FILE.py:NAME; may be repeated",
+    )
+    parser.add_argument("--normalize", action="append", default=[], metavar="NAME=MEAN,STD")
+    parser.add_argument("--samples", type=count, metavar="N", help="run N at most")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
+    parser.add_argument(
+        "--worst", type=count, metavar="N", help="show the N tensors that lose most in their layer"
+    )
+    add_sizes(parser)
+    parser.add_argument("--trusted", action="store_true", help="check the models in this process")
 
 
 def add_scheme(parser: argparse.ArgumentParser) -> None:

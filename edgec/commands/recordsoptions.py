@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
+
+from edgec.commands.options import add_common
 
 _ACTIONS = {
     "list": ("records:list_", "one line per tuned kernel"),
@@ -16,16 +17,12 @@ _ACTIONS = {
 }
 
 
-def add_actions(
-    parser: argparse.ArgumentParser,
-    parser_class: type[argparse.ArgumentParser],
-    common: Callable[[argparse.ArgumentParser, str], None],
-) -> None:
-    """Add the actions to `parser`; `common` adds what all commands take, and names the command."""
-    verbs = parser.add_subparsers(metavar="ACTION", required=True, parser_class=parser_class)
+def add_records(parser: argparse.ArgumentParser) -> None:
+    """Add the actions of `edgec records`, and their options."""
+    verbs = parser.add_subparsers(metavar="ACTION", required=True, parser_class=type(parser))
     for name, (command, about) in _ACTIONS.items():
         verb = verbs.add_parser(name, help=about)
-        common(verb, command)
+        add_common(verb, command)
         verb.add_argument("store", type=Path, metavar="DIR", help="a store, or a file of records")
         if name in ("list", "show"):
             verb.add_argument("pattern", nargs="?", default="", help="of a kernel's key or label")

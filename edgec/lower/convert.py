@@ -68,6 +68,7 @@ from edgec.lower.expand import expand
 from edgec.lower.extent import FOLLOWERS, open_ended
 from edgec.lower.fold import evaluate
 from edgec.lower.image import Blocked
+from edgec.lower.interrupt import block_ended, uninterrupted
 from edgec.lower.narrow import packed, unpacked
 from edgec.packing import is_packed, stored_shape
 from edgec.tensors import is_static
@@ -167,7 +168,7 @@ def _convert(
     except Refused as error:
         return tvm.IRModule(), [Unsupported("", "input", error.what)]
     with builder.function("main", params):
-        with builder.dataflow():
+        with block_ended(builder), builder.dataflow():
             for tensor, param in zip(source.inputs, params, strict=True):
                 walk.input(tensor, param)
             walk.nodes(source.nodes, None)
@@ -211,7 +212,8 @@ class Walk:
             name = origin if origin is not None else node.name or node.outputs[0].name
             self.ctx.enter(node, name)
             try:
-                self._node(node, name, depth)
+                with uninterrupted():
+                    self._node(node, name, depth)
             except Refused as error:
                 if origin is not None:
                     raise Refused(f"{node.op} in its body: {error.what}") from error

@@ -20,7 +20,7 @@ from edgec.lower.context import Context, Refused, is_float, literal, select
 Fn = Callable[..., Any]
 
 
-def binary(name: str, operator: Callable[..., relax.Expr]) -> Fn:
+def binary(operator: Callable[..., relax.Expr]) -> Fn:
     """An operator that Relax itself has with ONNX's meaning."""
 
     def entry(ctx: Context, node: gs.Node, inputs: list[relax.Expr]) -> relax.Expr:
@@ -307,9 +307,9 @@ def _logical_xor(a: Any, b: Any) -> Any:
 
 
 ENTRIES = {
-    "Add": binary("add", relax.op.add),
-    "Sub": binary("subtract", relax.op.subtract),
-    "Mul": binary("multiply", relax.op.multiply),
+    "Add": binary(relax.op.add),
+    "Sub": binary(relax.op.subtract),
+    "Mul": binary(relax.op.multiply),
     "Div": divide,
     "Mod": mod,
     "Pow": power,

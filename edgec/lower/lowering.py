@@ -18,6 +18,7 @@ from edgec.lower.chain import feeds_depthwise
 from edgec.lower.context import ELEMENTWISE
 from edgec.lower.convert import EXTENTS, ORIGIN, to_relax
 from edgec.lower.extract import Lowered, extract
+from edgec.lower.interrupt import uninterrupted
 from edgec.lower.joined import join
 from edgec.lower.origins import trace
 from edgec.lower.views import VIEWS
@@ -71,8 +72,10 @@ def lower_graph(
     separate, grouped, fused = fusion(operators)
     nodes = trace(separate, grouped, dict(operators.attrs[ORIGIN]))
     extents = [(int(output), int(axis)) for output, axis in operators.attrs[EXTENTS]]
-    chained = join_attention(join(fused, nodes, feeds_depthwise), nodes)
-    lowered = extract(chained, name, inputs, outputs, states, extents, nodes)
+    with uninterrupted():
+        chained = join_attention(join(fused, nodes, feeds_depthwise), nodes)
+    with uninterrupted():
+        lowered = extract(chained, name, inputs, outputs, states, extents, nodes)
     lowered.program.steps = _with_macs(lowered.program, graph)
     return lowered
 
@@ -95,9 +98,12 @@ def _with_macs(program: Program, graph: Graph) -> list[Step]:
 def fusion(operators: tvm.IRModule) -> tuple[tvm.IRModule, tvm.IRModule, tvm.IRModule]:
     """Relax operators as separate kernels, as groups of kernels, and as fused kernels."""
     with tvm.transform.PassContext(opt_level=3):
-        separate = _elementwise(tvm.transform.Sequential(list(TO_KERNELS))(operators))
-        grouped = relax.transform.FuseOps()(separate)
-        return separate, grouped, tvm.transform.Sequential(list(TO_FUSED_KERNELS))(grouped)
+        with uninterrupted():
+            separate = _elementwise(tvm.transform.Sequential(list(TO_KERNELS))(operators))
+        with uninterrupted():
+            grouped = relax.transform.FuseOps()(separate)
+        with uninterrupted():
+            return separate, grouped, tvm.transform.Sequential(list(TO_FUSED_KERNELS))(grouped)
 
 
 def _elementwise(module: tvm.IRModule) -> tvm.IRModule:

@@ -64,21 +64,19 @@ class Resizing:
 
 def resize(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]) -> relax.Expr:
     x = inputs[0]
-    resizing = resizing_of(ctx, node, inputs, ctx.shape(x))
+    resizing = resizing_of(ctx, node, ctx.shape(x))
     if prod(resizing.sizes) == 0:
         return ctx.empty(resizing.sizes, ctx.dtype(x))
     return resizing.apply(ctx, x, resizing.sizes)
 
 
-def resizing_of(
-    ctx: Context, node: gs.Node, inputs: list[relax.Expr | None], shape: tuple[int, ...]
-) -> Resizing:
+def resizing_of(ctx: Context, node: gs.Node, shape: tuple[int, ...]) -> Resizing:
     """What the node does to an image of `shape`."""
     sampling = _sampling(ctx, node)
     axes = ctx.attr(node, "axes")
     axes = list(range(len(shape))) if axes is None else [axis_of(a, len(shape)) for a in axes]
-    scales, sizes = _extents(ctx, node, inputs, shape, axes)
-    regions = _regions(ctx, node, inputs, axes, len(shape), sampling)
+    scales, sizes = _extents(ctx, node, shape, axes)
+    regions = _regions(ctx, node, axes, len(shape), sampling)
     tables = {
         axis: table(shape[axis], sizes[axis], scales[axis], regions[axis], sampling)
         for axis in axes
@@ -118,7 +116,6 @@ def _given(ctx: Context, node: gs.Node, position: int, what: str) -> np.ndarray 
 def _extents(
     ctx: Context,
     node: gs.Node,
-    inputs: list[relax.Expr | None],
     shape: tuple[int, ...],
     axes: list[int],
 ) -> tuple[list[float], tuple[int, ...]]:
@@ -154,7 +151,6 @@ def _extents(
 def _regions(
     ctx: Context,
     node: gs.Node,
-    inputs: list[relax.Expr | None],
     axes: list[int],
     rank: int,
     sampling: Sampling,

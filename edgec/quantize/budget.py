@@ -21,10 +21,11 @@ import numpy as np
 import onnx
 
 from edgec.arrays import Array
+from edgec.cache import Cache
 from edgec.data import Sample
 from edgec.errors import BudgetError, DataError
 from edgec.quantize.ladder import FLOAT32, Step, raised, without
-from edgec.quantize.sensitivity import Runner, noise, outputs
+from edgec.quantize.sensitivity import Compared, Outputs, Runner, noise
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 """A model: from inputs to outputs, by name."""
@@ -203,19 +204,18 @@ def drop_by_metric(
 
 
 def drop_by_outputs(
-    runner: Runner, plain: onnx.ModelProto, samples: Sequence[Sample]
+    runner: Runner, plain: onnx.ModelProto, samples: Sequence[Sample], cache: Cache
 ) -> Callable[[onnx.ModelProto], float]:
     """How far a model's outputs are from the float model's, where there is no metric.
 
     Of an output [N, classes] the share of rows whose largest element is another one; of another
     the square root of noise over signal (0.01 is an SQNR of 40 dB). The worst of the outputs.
     """
-    wanted = outputs(runner, plain, samples)
-    if not noise(wanted, wanted):
+    compared = Compared(runner, plain, samples, cache)
+    if not noise(compared.wanted, compared.wanted):
         raise DataError("the model has no outputs of floats to compare", hint="give --eval")
 
-    def drop(model: onnx.ModelProto) -> float:
-        given = outputs(runner, model, samples)
+    def worst(wanted: Outputs, given: Outputs) -> float:
         found = []
         for name, share in noise(wanted, given).items():
             pairs = [(a[name], b[name]) for a, b in zip(wanted, given, strict=True)]
@@ -226,4 +226,4 @@ def drop_by_outputs(
                 found.append(math.sqrt(share))
         return max(found)
 
-    return drop
+    return lambda model: compared("drop", model, worst)

@@ -14,6 +14,7 @@ from edgec.cache import Cache, key_of, tool_digest
 from edgec.data import Sample
 from edgec.graph import Graph
 from edgec.quantize.calibrate import calibrate
+from edgec.quantize.reader import bytes_of
 from edgec.quantize.statistics import BINS, Histogram, Statistics
 
 _KIND = "calibration"
@@ -53,9 +54,8 @@ def _read(samples: Iterable[Sample]) -> tuple[str, int, dict[str, list[int]]]:
     count = 0
     used: dict[str, Array] = {}
     for count, sample in enumerate(samples, 1):  # noqa: B007
-        for name, array in sorted(sample.items()):
-            digest.update(repr((name, array.dtype.name, array.shape)).encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(bytes_of(sample))
+        for name, array in sample.items():
             if array.ndim >= 3 and is_float(array.dtype):
                 channels = np.moveaxis(array, 1, 0).reshape(array.shape[1], -1).any(axis=1)
                 used[name] = channels | used.get(name, np.zeros_like(channels))

@@ -85,6 +85,13 @@ class CalibrationData:
             raise DataError(inner, where=where, hint=error.hint) from error
 
 
+def bytes_of(sample: Sample) -> bytes:
+    """What tells `sample` from all others."""
+    arrays = sorted(sample.items())
+    heads = repr([(name, array.dtype.name, array.shape) for name, array in arrays])
+    return heads.encode() + b"".join(array.tobytes() for _, array in arrays)
+
+
 def is_reader(text: str) -> bool:
     """Whether `text` is FILE.py:NAME."""
     path, colon, name = text.rpartition(":")

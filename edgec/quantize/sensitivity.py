@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,16 @@ import numpy as np
 import onnx
 
 from edgec.arrays import Array, is_float
+from edgec.cache import Cache, key_of, tool_digest
 from edgec.data import Sample
 from edgec.errors import DataError, ModelError
 from edgec.external import save_model
 from edgec.peers import EngineError, EngineProcess
+from edgec.quantize.reader import bytes_of
+
+Outputs = Sequence[Mapping[str, Array]]
+"""Of a model, by name, for each sample."""
+Compare = Callable[[Outputs, Outputs], float]
 
 SAMPLES = 8
 """That sensitivity is measured with."""
@@ -63,22 +70,49 @@ def noises(
     alone: Callable[[str, str], onnx.ModelProto],
     plain: onnx.ModelProto,
     samples: Sequence[Sample],
+    cache: Cache,
     on_layer: Callable[[int], None] = lambda done: None,
 ) -> dict[str, dict[str, float]]:
     """By layer and rung, the error of the model's outputs, in squares, as a share of the outputs'.
 
     `alone` is the model in which one layer is on a rung and all others are floats, `plain` the one
-    in which all are; `on_layer` hears after each layer how many are measured.
+    in which all are; `on_layer` hears after each layer how many are measured. What was measured
+    before is taken from `cache`, so that a run goes on where an earlier one was interrupted.
     """
-    wanted = outputs(runner, plain, samples)
+    compared = Compared(runner, plain, samples, cache)
     found: dict[str, dict[str, float]] = {}
     for done, layer in enumerate(layers, 1):
         found[layer] = {}
         for rung in rungs:
-            given = outputs(runner, alone(layer, rung), samples)
-            found[layer][rung] = sum(noise(wanted, given).values())
+            found[layer][rung] = compared(
+                "noise", alone(layer, rung), lambda *pair: sum(noise(*pair).values())
+            )
         on_layer(done)
     return found
+
+
+class Compared:
+    """What models give for `samples`, compared with what `plain` gives: numbers from `cache` where
+    the same model was compared before."""
+
+    def __init__(
+        self, runner: Runner, plain: onnx.ModelProto, samples: Sequence[Sample], cache: Cache
+    ) -> None:
+        self.wanted = outputs(runner, plain, samples)
+        self._runner, self._samples, self._cache = runner, samples, cache
+        self._of = key_of(tool_digest("quantize"), _digest(plain), *map(bytes_of, samples))
+
+    def __call__(self, how: str, model: onnx.ModelProto, compare: Compare) -> float:
+        """What `compare` makes of the wanted and the given outputs; `how` names it."""
+        return self._cache.number(
+            "drops",
+            key_of(self._of, how, _digest(model)),
+            lambda: compare(self.wanted, outputs(self._runner, model, self._samples)),
+        )
+
+
+def _digest(model: onnx.ModelProto) -> bytes:
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).digest()
 
 
 def outputs(

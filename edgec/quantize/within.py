@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from edgec.cache import Cache
 from edgec.quantize.budget import (
     Kept,
     Metric,
@@ -41,6 +42,7 @@ def within(
     OutOfBudget where there is none, DataError where the metric fails.
     """
     plain = maker.graph.to_source_opset()
+    cache = Cache.default()
     layers, rungs = maker.layers(), ladder(maker.scheme)
     names = [unit.name for unit in layers]
     plans: dict[frozenset[tuple[str, str]], Plan] = {}
@@ -61,11 +63,11 @@ def within(
 
         def rank() -> list[Step]:
             few = list(itertools.islice(maker.samples, SAMPLES))
-            found = noises(runner, names, rungs[:-1], maker.alone, plain, few, on_layer)
+            found = noises(runner, names, rungs[:-1], maker.alone, plain, few, cache, on_layer)
             return steps(found, costs_of(layers, rungs, target, times))
 
         if metric is None:
-            drop_of = drop_by_outputs(runner, plain, list(maker.samples))
+            drop_of = drop_by_outputs(runner, plain, list(maker.samples), cache)
         else:
             drop_of = drop_by_metric(runner, metric, plain)
         kept = keep_budget(drop_of, most, build, rank, on_trial)

@@ -32,7 +32,7 @@ from edgec.targets.cpu.elementwise import vectorise_and_share
 from edgec.targets.cpu.knobs import Choose, by_rule, number, whether
 from edgec.targets.cpu.prefetch import mark
 from edgec.targets.cpu.sharing import products_pay
-from edgec.targets.cpu.tiles import unroll_terms
+from edgec.targets.cpu.tiles import hold_inputs, unroll_terms
 
 _PANELS = (48, 32, 64, 16)
 _VECTOR_PANELS = (64, 48, 32, 16)
@@ -57,7 +57,7 @@ _WORTH = 0.6
 _EVEN_STRIPS = 8
 _RANK_OF_PANELS = 3
 _STEP = 4
-"""Terms between prefetches."""
+"""Terms between prefetches, and those that a vector of A holds."""
 
 _BYTES_PER_CYCLE = 29
 """What the second level of caches delivers, as measured."""
@@ -175,13 +175,32 @@ def _tile(
     schedule.split(schedule.get_loops(output)[-1], factors=[None, lanes])
     block, term = _accumulate(schedule, product, summed, parts, len(inner), lanes)
     in_registers(schedule, output, len(inner))
+    step = _take_lanes(schedule, block, panels, term, target)
     if streamed:
-        step, _ = schedule.split(term, factors=[None, math.gcd(extent(schedule, term), _STEP)])
+        if step is None:
+            few = math.gcd(extent(schedule, term), _STEP)
+            step, _ = schedule.split(term, factors=[None, few])
         weights = [region.source for region in schedule.get(block).reads].index(panels)
         ahead = number(choose, "prefetch", (0, 1), 1)
         mark(schedule, part=shared, turn=turn, step=step, reads=weights, terms=terms, ahead=ahead)
-    else:
+    elif step is None:
         unroll_terms(schedule, term, rows * vectors, choose)
+
+
+def _take_lanes(
+    schedule: s_tir.Schedule, block: SBlockRV, b: tirx.Buffer, term: LoopRV, target: Target
+) -> LoopRV | None:
+    """Where a multiply-add takes an operand from a lane of a register, load several terms of A at
+    once, as vectors; returns the loop over such steps, None where there is none."""
+    sums = schedule.get(block).writes[0].source
+    read = [region.source for region in schedule.get(block).reads]
+    a = [source for source in read if not source.same_as(b) and not source.same_as(sums)]
+    if not target.lane_operands or extent(schedule, term) % _STEP or len(a) != 1:
+        return None
+    step, few = schedule.split(term, factors=[None, _STEP])
+    schedule.unroll(few)
+    hold_inputs(schedule, block, a[0], step)
+    return step
 
 
 def tile_of(schedule: s_tir.Schedule, product: SBlockRV, target: Target) -> tuple[int, int, int]:
@@ -210,8 +229,10 @@ def sum_in_tiles(
     *_, row, column = (loop for kind, loop in loops if kind == SPATIAL)
     vector, lane = schedule.split(column, factors=[None, lanes])
     schedule.reorder(summed, row, vector, lane)
-    _accumulate(schedule, product, summed, parts, 3, lanes)
+    b = schedule.get(product).reads[1].source
+    block, term = _accumulate(schedule, product, summed, parts, 3, lanes)
     in_registers(schedule, output, 3)
+    _take_lanes(schedule, block, b, term, target)
 
 
 def _accumulate(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from command import Edgec
 
 from edgec import load, targets
 from edgec.compiler import compile_model
@@ -19,7 +19,6 @@ from edgec.options import Options
 
 from .conftest import ROOT, OnTwin
 
-Edgec = Callable[..., Any]
 MODELS = ROOT / "models"
 
 MOST_REGISTERS = 255

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command import Edgec
 
 from edgec import targets
 from edgec.emit import cuda_nvrtc
@@ -22,8 +21,6 @@ from edgec.emit.cuda_nvrtc import (
 from edgec.errors import EdgecError, LoweringError, TargetError
 
 from .conftest import ROOT
-
-Edgec = Callable[..., Any]
 
 REVERSE = """
 extern "C" __global__ void reverse(float *x) {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from command import Edgec
 
 from edgec import tf32
 from edgec.compiler import compile_model
@@ -21,7 +22,6 @@ from edgec.verify import verify
 
 from .conftest import ROOT
 
-Edgec = Callable[..., Any]
 DIGITS = ROOT / "models" / "digits_cnn.onnx"
 IMAGE = [Tensor("image", "float32", (1, 1, 8, 8))]
 PRODUCTS = """<ir_version: 10, opset_import: ["" : 17]>

@@ -1,5 +1,5 @@
 """Runs integer kernels of Arm targets under QEMU: a static program that reads its arrays from a
-file, calls the kernels one after the other and writes what the last one made."""
+file, calls the kernels of each expression one after the other and writes what the last one made."""
 
 from __future__ import annotations
 
@@ -32,36 +32,47 @@ int main(int count, char **words) {
 """
 
 
+Expression = tuple[Callable[..., relax.Expr], Sequence[np.ndarray]]
+"""What `build(ctx, *inputs)` is, and the inputs."""
+
+
 def emulated(
-    build: Callable[..., relax.Expr],
-    inputs: Sequence[np.ndarray],
-    target: Target,
-    folder: Path,
-    cpus: Sequence[str],
-) -> list[np.ndarray]:
-    """`build(ctx, *inputs)` as the kernels for `target` compute it on each of QEMU's `cpus`."""
-    every = kernels(build, inputs, target)
-    source, data = _program(every, inputs)
-    toolchain = Toolchain.of(target, Cache.default().path).for_static_programs()
+    expressions: Sequence[Expression], target: Target, folder: Path, cpus: Sequence[str]
+) -> list[list[np.ndarray]]:
+    """Each of `expressions` as its kernels for `target` compute it on each of QEMU's `cpus`: one
+    program computes all of them, for linking is what takes time."""
+    parts, data, last, objects = [], b"", [], []
+    for number, (build, inputs) in enumerate(expressions):
+        every = kernels(build, inputs, target, f"e{number}")
+        part, read = _part(every, inputs)
+        parts.append(part)
+        data += read
+        last.append(every[-1].output)
+        objects += [kernel.object for kernel in every]
+    declared, bodies = zip(*parts, strict=True)
     main = folder / "main.c"
-    main.write_text(LAUNCH + source)
-    objects = [kernel.object for kernel in every]
+    main.write_text(LAUNCH + _MAIN % {"declared": "\n".join(declared), "body": "\n".join(bodies)})
+    toolchain = Toolchain.of(target, Cache.default().path).for_static_programs()
     program, given = folder / "program", folder / "arrays"
     program.write_bytes(toolchain.executable([toolchain.compile(main), *objects]))
     program.chmod(0o700)
     given.write_bytes(data)
-    results = []
+    results: list[list[np.ndarray]] = [[] for _ in last]
     for cpu in cpus:
         made = folder / f"{cpu}.bin"
         command = [target.qemu, "-cpu", cpu, program, given, made]
         subprocess.run(command, check=True, timeout=60)
-        last = every[-1].output
-        results.append(np.frombuffer(made.read_bytes(), last.dtype).reshape(last.shape))
+        rest = made.read_bytes()
+        for output, found in zip(last, results, strict=True):
+            flat = np.frombuffer(rest[: output.nbytes], output.dtype)
+            found.append(flat.reshape(output.shape))
+            rest = rest[output.nbytes :]
+        assert not rest
     return results
 
 
-def _program(every: list[Kernel], inputs: Sequence[np.ndarray]) -> tuple[str, bytes]:
-    """Its C, and the file that it reads."""
+def _part(every: list[Kernel], inputs: Sequence[np.ndarray]) -> tuple[tuple[str, str], bytes]:
+    """Declarations and statements of one expression, and the arrays that they read."""
     lines = [f"void *x{i} = array(from, {array.nbytes});" for i, array in enumerate(inputs)]
     data = [np.ascontiguousarray(array).tobytes() for array in inputs]
     names = {f"x{i}": f"x{i}" for i in range(len(inputs))}
@@ -80,5 +91,5 @@ def _program(every: list[Kernel], inputs: Sequence[np.ndarray]) -> tuple[str, by
         lines.append(f"if ({kernel.symbol}({', '.join([*given, f'y{k}'])})) return 1;")
         declared.append(f"int {kernel.symbol}({', '.join(['void *'] * (len(given) + 1))});")
     lines.append(f"fwrite(y{len(every) - 1}, 1, {every[-1].output.nbytes}, to);")
-    body = "\n".join(f"    {line}" for line in lines)
-    return _MAIN % {"declared": "\n".join(declared), "body": body}, b"".join(data)
+    body = "\n".join(f"        {line}" for line in lines)
+    return ("\n".join(declared), f"    {{\n{body}\n    }}"), b"".join(data)

@@ -80,9 +80,9 @@ class Kernel:
 
 
 def kernels(
-    build: Callable[..., relax.Expr], inputs: Sequence[np.ndarray], target: Target
+    build: Callable[..., relax.Expr], inputs: Sequence[np.ndarray], target: Target, prefix: str = ""
 ) -> list[Kernel]:
-    """`build(ctx, *inputs)` for `target`, fused: its kernels in order."""
+    """`build(ctx, *inputs)` for `target`, fused: its kernels in order, their symbols prefixed."""
     builder = relax.BlockBuilder()
     variables = [
         relax.Var(f"x{i}", relax.TensorType(array.shape, array.dtype.name))
@@ -99,7 +99,7 @@ def kernels(
         value = binding.value
         if not isinstance(value, relax.Call):
             continue
-        symbol, out = f"k{len(made)}", value.ty_args[0]
+        symbol, out = f"{prefix}k{len(made)}", value.ty_args[0]
         code = compile_kernel(save_json(fused[value.args[0]]), symbol, target, None, {})
         reads = tuple(
             _aligned(each.value.numpy()) if isinstance(each, Constant) else each.name

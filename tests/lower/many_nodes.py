@@ -22,6 +22,7 @@ RUNNABLE = tuple(
     for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "host")
     if targets.runs_here(targets.resolve(name))
 )
+EXTREMES = tuple(sorted({RUNNABLE[0], RUNNABLE[-1]}))
 THREADS = (1, 2, 3)
 OPSET = 23
 

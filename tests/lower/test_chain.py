@@ -15,9 +15,9 @@ from edgec.graph import load
 from edgec.lower.lowering import lower_graph
 from edgec.program import Program
 
-RUNNABLE = [
+RUNNABLE = tuple(
     name for name in ("x86-64-v2", "x86-64-v3", "host") if targets.runs_here(targets.resolve(name))
-]
+)
 
 
 class Net:
@@ -99,10 +99,10 @@ def lowered(model: onnx.ModelProto) -> Program:
     return lower_graph(load(model), "m", [], targets.resolve("x86-64-v3")).program
 
 
-@pytest.mark.parametrize("target", RUNNABLE)
-def test_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> None:
-    result = compile_model(pairs(), tmp_path / "m.edgec", Options(targets=(target,)))
-    assert [variant["verified"] for variant in result.manifest["variants"]] == ["device"]
+def test_agrees_with_onnx_runtime(tmp_path: Path) -> None:
+    result = compile_model(pairs(), tmp_path / "m.edgec", Options(targets=RUNNABLE))
+    verified = [variant["verified"] for variant in result.manifest["variants"]]
+    assert verified == ["device"] * len(RUNNABLE)
 
 
 def test_each_pair_is_one_call() -> None:

@@ -21,7 +21,7 @@ from edgec.targets.cpu.matmul import panel, tile, whole_tiles
 
 from .many_nodes import RUNNABLE
 
-LEVELS = [name for name in RUNNABLE if name != "host"]
+LEVELS = tuple(name for name in RUNNABLE if name != "host")
 CONSTANT = ((1, 40, 104), (3, 33, 10), (17, 64, 100), (29, 20, 96), (128, 48, 64))
 GIVEN = (("2, 3, 17, 8", "3, 8, 24"), ("16, 9", "2, 9, 31"), ("5, 1, 7, 32", "5, 2, 32, 48"))
 ALL = [targets.resolve(name) for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64")]
@@ -51,10 +51,10 @@ def products() -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("target", LEVELS)
-def test_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> None:
-    result = compile_model(products(), tmp_path / "m.edgec", Options(targets=(target,)))
-    assert [variant["verified"] for variant in result.manifest["variants"]] == ["device"]
+def test_agrees_with_onnx_runtime(tmp_path: Path) -> None:
+    result = compile_model(products(), tmp_path / "m.edgec", Options(targets=LEVELS))
+    verified = [variant["verified"] for variant in result.manifest["variants"]]
+    assert verified == ["device"] * len(LEVELS)
 
 
 @pytest.mark.parametrize("target", ALL, ids=lambda target: target.name)

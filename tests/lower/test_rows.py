@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 
 import edgec
 from edgec import targets
@@ -19,7 +18,7 @@ from edgec.targets.cpu import schedule
 from .many_nodes import RUNNABLE
 
 LENGTHS = (7, 36, 45, 128)
-LEVELS = [name for name in RUNNABLE if name != "host"]
+LEVELS = tuple(name for name in RUNNABLE if name != "host")
 
 
 def parse(body: str) -> onnx.ModelProto:
@@ -46,11 +45,11 @@ def rows_of(*lengths: int) -> onnx.ModelProto:
     return parse(f"g ({inputs}) => ({', '.join(outputs)}) {{ {' '.join(nodes)} }}")
 
 
-@pytest.mark.parametrize("target", LEVELS)
-def test_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> None:
-    options = Options(targets=(target,))
+def test_agrees_with_onnx_runtime(tmp_path: Path) -> None:
+    options = Options(targets=LEVELS)
     result = compile_model(rows_of(*LENGTHS), tmp_path / "m.edgec", options)
-    assert [variant["verified"] for variant in result.manifest["variants"]] == ["device"]
+    verified = [variant["verified"] for variant in result.manifest["variants"]]
+    assert verified == ["device"] * len(LEVELS)
 
 
 def test_each_is_one_kernel_of_vectors() -> None:

@@ -53,11 +53,12 @@ def model(**cases: tuple[str, str, str]) -> onnx.ModelProto:
     return onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
 
 
-@pytest.mark.parametrize("target", [name for name in RUNNABLE if name != "host"])
-def test_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> None:
-    options = Options(targets=(target,))
+def test_agrees_with_onnx_runtime(tmp_path: Path) -> None:
+    levels = tuple(name for name in RUNNABLE if name != "host")
+    options = Options(targets=levels)
     result = compile_model(model(**IN_TILES, **PLAIN), tmp_path / "m.edgec", options)
-    assert [variant["verified"] for variant in result.manifest["variants"]] == ["device"]
+    verified = [variant["verified"] for variant in result.manifest["variants"]]
+    assert verified == ["device"] * len(levels)
 
 
 @pytest.mark.parametrize(("name", "case"), (IN_TILES | PLAIN).items())

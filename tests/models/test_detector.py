@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from command import Edgec
 
 import build
 from digits import split
@@ -24,7 +23,6 @@ from edgec.runtime.load import load, read_manifest
 from scenes import scenes as make
 
 DETECTOR = Path(build.__file__).parent / "digits_detector.onnx"
-Edgec = Callable[..., Any]
 SCENES = 24
 
 

@@ -14,6 +14,7 @@ from command import Edgec
 from edgec import targets
 from edgec.errors import DataError
 from edgec.graph import load
+from edgec.quantize import within
 from edgec.quantize.budget import OutOfBudget, Trial, keep_budget, metric_of
 from edgec.quantize.gate import MEASURED, Pair, Times
 from edgec.quantize.ladder import Step, costs_of, ladder, raised, steps
@@ -21,7 +22,7 @@ from edgec.quantize.plan import structure
 from edgec.quantize.profiles import resolve
 from edgec.quantize.quantizer import QuantizeOptions, quantize_model
 from edgec.quantize.recover.recovery import Recovery
-from edgec.quantize.sensitivity import noise
+from edgec.quantize.sensitivity import Runner, noise
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
@@ -297,3 +298,34 @@ def test_weights_climb_the_ladder(scheme: str, most: float, above: set[str]) -> 
     [given] = session.run(None, {"image": images})
     again = np.sqrt(np.square(given - wanted).sum() / np.square(wanted).sum())
     assert again == pytest.approx(trial.drop, rel=0.02)
+
+
+class Counting(Runner):
+    """Counts how many models are loaded."""
+
+    loads = 0
+
+    def load(self, model: onnx.ModelProto) -> None:
+        Counting.loads += 1
+        super().load(model)
+
+
+def test_what_was_measured_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(within, "Runner", Counting)
+    images = {"image": np.load(MODELS / "digits_test.npz")["image"][:16]}
+    path = poisoned(tmp_path)
+
+    def kept(data: dict[str, Any]) -> tuple[Any, int]:
+        before = Counting.loads
+        options = QuantizeOptions(recovery=Recovery(), max_drop=0.01)
+        return quantize_model(path, data, options).kept, Counting.loads - before
+
+    first, most = kept(images)
+    again, least = kept(images)
+    assert again.trials == first.trials
+    assert again.steps == first.steps
+    assert (most > 6, least) == (True, 2)
+    assert kept({"image": images["image"] * np.float32(0.5)})[1] > 6

@@ -21,6 +21,10 @@ C = Path(__file__).parent / "c"
 MACHINE = platform.machine()
 SCALE_WEIGHTS = bytes(64) + np.arange(1024, dtype=np.float32).tobytes()
 
+X = (np.arange(-512, 512, dtype=np.float32) / 128).reshape(1, 1024)
+Y = 2 * X + np.arange(1024, dtype=np.float32)
+"""An input of `alpha`, and its output."""
+
 
 def toolchain_for(triple: str) -> Toolchain:
     static = f"{triple.split('-')[0]}-linux-musl"

@@ -14,6 +14,7 @@ from edgec.emit.toolchain import RUNTIME, RUNTIME_SOURCES, Toolchain
 
 from .samples import MACHINE, C, needs, plain, scale, toolchain_for
 
+DRIVER = ("driver", "driver_threads", "driver_results")
 CASES = re.findall(r'\{"(\w+)", \w+\}', (C / "driver.c").read_text())
 SANITIZERS = {"thread": "thread", "address": "address,undefined"}
 SANITIZED = [case for case in CASES if case not in ("forks", "lazy_threads")]
@@ -33,9 +34,12 @@ def link_driver(toolchain: Toolchain, folder: Path, static: bool) -> Path:
         )
         for model in models
     ]
-    main = toolchain.compile(C / "driver.c", defines={"TWO_SCALES": "1"})
+    driver = [
+        toolchain.compile(C / f"{name}.c", includes=[RUNTIME, C], defines={"TWO_SCALES": "1"})
+        for name in DRIVER
+    ]
     path = folder / "driver"
-    path.write_bytes(toolchain.executable([main, *libraries], static=static))
+    path.write_bytes(toolchain.executable([*driver, *libraries], static=static))
     path.chmod(0o755)
     return path
 
@@ -60,7 +64,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The driver under gcc's sanitizers, in one program without static libraries."""
     gcc = needs("gcc")
     folder = tmp_path_factory.mktemp("sanitized")
-    models = ("driver", "scale", "scale_kernels", "steps", "faults", "alien", "sift")
+    models = (*DRIVER, "scale", "scale_kernels", "steps", "faults", "alien", "sift")
     sources = [C / f"{name}.c" for name in models]
     sources += [RUNTIME / name for name in RUNTIME_SOURCES]
     defines = ["-DNAME=alpha", "-DFACTOR=2", '-DFEATURES=""', '-DSHA256=""']

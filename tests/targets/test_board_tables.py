@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command import Edgec
 
 from edgec import targets
 from edgec.errors import TargetError
-
-Edgec = Callable[..., Any]
 
 BOARDS = [
     name

@@ -7,18 +7,16 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Edgec
 from test_targets import HERE, emulator
 
 import edgec as library
 from edgec.errors import ArtifactError
 from edgec.runtime import load as loader
-
-Edgec = Callable[..., Any]
 
 
 @pytest.mark.parametrize(

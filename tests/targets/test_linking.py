@@ -6,12 +6,11 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from command import Edgec
 from elffile import EM_AARCH64, EM_ARM, EM_X86_64, HARD_FLOAT, read
 from test_targets import emulator
 
@@ -23,7 +22,6 @@ from edgec.emit.toolchain import Toolchain
 from edgec.errors import TargetError
 from edgec.runtime.load import read_manifest, read_member
 
-Edgec = Callable[..., Any]
 REPO = Path(__file__).parents[2]
 
 FLOORS = {

@@ -9,15 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from command import Edgec
 from test_targets import HERE, emulator
 
-Edgec = Callable[..., Any]
 REPO = Path(__file__).parents[2]
 OTHER = "rpi4" if HERE != "aarch64" else "x86-64-v2"
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command import Edgec
 
 from edgec import probefiles, targets
 from edgec.probe import Machine, as_board, fitting, machine, name_of
 
-Edgec = Callable[..., Any]
 CPU = probefiles.CPU
 
 V8 = "fp asimd evtstrm crc32 cpuid"

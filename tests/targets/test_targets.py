@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command import Edgec
 
 from edgec import targets
 from edgec.cache import Cache
@@ -21,7 +21,6 @@ from edgec.options import Options
 from edgec.proof import means_of_proof
 from edgec.runtime.load import load, read_manifest
 
-Edgec = Callable[..., Any]
 REPO = Path(__file__).parents[2]
 HERE = {"x86_64": "x86-64-v3", "aarch64": "aarch64"}[os.uname().machine]
 x86_64 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="needs an x86-64")

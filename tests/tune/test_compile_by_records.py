@@ -6,11 +6,11 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Edgec
 from samples import sample
 
 from edgec.peaks import processor_name
@@ -20,8 +20,6 @@ from edgec.targets.cpu import schedule
 from edgec.targets.cpu.knobs import SPACE_VERSION, Recorder
 from edgec.tune import lookup
 from edgec.tune.records import FILE, Record, Store, features_key
-
-Edgec = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command import Edgec
 from samples import PLAIN, sample
 
 from edgec.targets import host
@@ -17,8 +16,6 @@ from edgec.tune import trace
 from edgec.tune.metaschedule import RECORDS, WORKLOADS, read_database
 from edgec.tune.record import NotARecord, decode, encode
 from edgec.tune.records import Store, features_key
-
-Edgec = Callable[..., Any]
 
 LOADED_BY_TVM = """
 import sys

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command import Edgec
 from samples import PLAIN, sample
 
 from edgec.tune.records import FILE, Store
-
-Edgec = Callable[..., Any]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Edgec
 from terminal import on_terminal
 
 from edgec.commands.arguments import seconds
@@ -28,7 +29,6 @@ from edgec.tune import ranking
 from edgec.tune.records import Store
 from edgec.tune.trace import KNOB
 
-Edgec = Callable[..., Any]
 TRIALS = 12
 
 
