@@ -109,7 +109,8 @@ def pays(ctx: Context, x: relax.Expr, weights: np.ndarray, w: Window) -> bool:
     images = ctx.shape(x)[0]
     tiles = images * prod(-(-extent // SIZE) for extent in w.sizes)
     plain = 9 * images * prod(w.sizes) / 64 + 1
-    return _COUNT**2 * tiles / 32 * (1 + 4 / outputs + 15 / inputs) + 7 < _LEAST_GAIN * plain
+    by_tiles = _COUNT**2 * tiles / 32 * (1 + 4 / outputs + 15 / inputs) + 7
+    return bool(by_tiles < _LEAST_GAIN * plain)
 
 
 def _largest(weights: np.ndarray) -> int:
