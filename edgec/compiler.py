@@ -239,7 +239,7 @@ class Compilation:
         variants = [variant for variant, _ in built]
         write_archive(output, manifest(name, source, variants, proved), members(name, variants))
         if self.save_temps is not None:
-            self.keep(name, graphs[-1][1], variants)
+            self.keep(name, graphs[-1][1], variants, winograd)
 
     def prove(
         self,
@@ -258,10 +258,12 @@ class Compilation:
                 proved[variant.id] = self.proof(draft, variant, output)
         return proved
 
-    def keep(self, name: str, graph: Graph, variants: Sequence[Variant]) -> None:
+    def keep(self, name: str, graph: Graph, variants: Sequence[Variant], winograd: int) -> None:
         """Every intermediate form, a folder per variant, into `save_temps`."""
         for variant in variants:
-            forms = {kind: of_graph(kind, graph, variant.target) for kind in FORMS_OF_GRAPH}
+            forms = {
+                kind: of_graph(kind, graph, variant.target, winograd) for kind in FORMS_OF_GRAPH
+            }
             forms |= {
                 kind: of_module(kind, variant.linkable, variant.target, self.cache)
                 for kind in FORMS_OF_MODULE
@@ -341,7 +343,8 @@ class Compilation:
         forms: dict[str, bytes] = {}
         if set(kinds) & FORMS_OF_GRAPH:
             graph = self.load(next(combinations(self.options.dims)))
-            forms |= {k: of_graph(k, graph, target) for k in kinds if k in FORMS_OF_GRAPH}
+            most, *_ = winograd_sizes(self.options)
+            forms |= {k: of_graph(k, graph, target, most) for k in kinds if k in FORMS_OF_GRAPH}
         if set(kinds) & FORMS_OF_MODULE:
             with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
                 artifact = self.to(Path(folder) / "model.edgec", reuse=True).path

@@ -12,7 +12,9 @@ and what operators of one rounding for each element make of both.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,6 +31,11 @@ _SAME = frozenset(
         *("Tile", "Transpose", "Unsqueeze", "Where"),
     ]
 )
+
+_BY_SCALE = frozenset([b"asymmetric", b"half_pixel", b"pytorch_half_pixel"])
+"""Ways of Resize to find where an element comes from, which only scales decide."""
+_FEW, _MOST_AXES, _MOST_SCALE = 16, 3, 16
+"""Scales that are looked at; 9 bits, and 5 for each of three axes, fit a float32."""
 
 
 def find_flips(model: onnx.ModelProto) -> frozenset[str]:
@@ -108,6 +115,8 @@ def behind(model: onnx.ModelProto, names: Collection[str]) -> frozenset[str]:
 def _codes(model: onnx.ModelProto) -> frozenset[str]:
     """What quantizations of computed numbers give."""
     made = {name for node in model.graph.node for name in node.output}
+    numbers = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if _is_few(t)}
+    whole: set[str] = set()
     rounded: set[str] = set()
     found: set[str] = set()
     for node in model.graph.node:
@@ -116,7 +125,14 @@ def _codes(model: onnx.ModelProto) -> frozenset[str]:
             node.op_type == "QuantizeLinear" and data in rounded
         ):
             found.update(name for name in node.output if name)
-        elif _rounds(node) or not rounded.isdisjoint(node.input):
+        elif not rounded.isdisjoint(node.input):
+            rounded.update(name for name in node.output if name)
+        elif _is_byte(node, numbers):
+            whole.update(node.output)
+        elif node.op_type == "Resize":
+            if not _chooses(node) and not (data in whole and _halves(node, numbers)):
+                rounded.update(node.output)
+        elif _rounds(node):
             rounded.update(name for name in node.output if name)
     return frozenset(found)
 
@@ -124,3 +140,40 @@ def _codes(model: onnx.ModelProto) -> frozenset[str]:
 def _rounds(node: onnx.NodeProto) -> bool:
     """Whether sums, or functions, of floats are in `node`: two ways to compute it may differ."""
     return node.op_type not in _SAME and "Integer" not in node.op_type
+
+
+def _is_few(tensor: onnx.TensorProto) -> bool:
+    return bool(math.prod(tensor.dims) <= _FEW)
+
+
+def _is_byte(node: onnx.NodeProto, numbers: Mapping[str, np.ndarray]) -> bool:
+    """Whether what `node` makes are whole numbers of 9 bits: a byte less a zero point."""
+    if node.op_type != "DequantizeLinear" or len(node.input) < 3:
+        return False
+    scale, zero = (numbers.get(name) for name in node.input[1:3])
+    if scale is None or zero is None:
+        return False
+    return bool(zero.itemsize == 1 and np.all(scale == 1))
+
+
+def _chooses(resize: onnx.NodeProto) -> bool:
+    """Whether each element is one of the input's, or a number that it is given."""
+    return bool(_attributes(resize).get("mode", b"nearest") == b"nearest")
+
+
+def _halves(resize: onnx.NodeProto, numbers: Mapping[str, np.ndarray]) -> bool:
+    """Whether a mean of bytes is exact in float32: what its weights are multiples of is a power of
+    a half, 2 ** -5 for each axis at least."""
+    attributes = _attributes(resize)
+    scales = numbers.get(resize.input[2]) if len(resize.input) > 2 else None
+    if scales is None or not scales.size or attributes["mode"] != b"linear":
+        return False
+    where = attributes.get("coordinate_transformation_mode", b"half_pixel")
+    changed = scales[scales != 1]
+    fits = len(changed) <= _MOST_AXES and np.all(np.frexp(changed)[0] == 0.5)
+    few = bool(fits and np.all(changed <= _MOST_SCALE))
+    return few and where in _BY_SCALE and not attributes.get("antialias", 0)
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {each.name: helper.get_attribute_value(each) for each in node.attribute}

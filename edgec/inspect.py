@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -83,64 +84,78 @@ def render(card: Mapping[str, Any]) -> str:
     return "\n".join(f"{label:12} {_printable(text)}" for label, text in lines if text)
 
 
-def macs(node: Node) -> int | None:
-    """Multiply-accumulates of one node; None when they depend on an unknown shape."""
+def macs(node: Node, unknown: int | None = None) -> int | None:
+    """Multiply-accumulates of one node. A dimension without a size counts as `unknown`; None where
+    they depend on one, and that is None."""
     op = node.op
     if op not in _MACS or node.domain:
         return 0
-    tensors = [t for t in (*node.inputs, *node.outputs) if t.name]
-    if not all(map(is_static, tensors)):
+    inputs, outputs = (
+        [_sizes(t, unknown) if t.name else () for t in tensors]
+        for tensors in (node.inputs, node.outputs)
+    )
+    if None in inputs or None in outputs:
         return None
-    return _MACS[op](node)
+    known = [sizes for sizes in inputs if sizes is not None]
+    return _MACS[op](_Costed(node.attrs, known, outputs[0] or ()))
 
 
-def _convolution(node: Node, weight: int = 1) -> int:
+@dataclass(frozen=True)
+class _Costed:
+    """The attributes of a node, the shapes of its inputs, () where one is not there, and the shape
+    of its first output."""
+
+    attrs: Mapping[str, Any]
+    inputs: Sequence[tuple[int, ...]]
+    output: tuple[int, ...]
+
+
+def _sizes(tensor: gs.Tensor, unknown: int | None) -> tuple[int, ...] | None:
+    if unknown is None and not is_static(tensor):
+        return None
+    return tuple(size if isinstance(size, int) else unknown or 1 for size in tensor.shape or ())
+
+
+def _convolution(node: _Costed, weight: int = 1) -> int:
     """Every output element sums over the weights of its channel: [M, C / groups, kernel...]."""
-    return _elements(node.outputs[0]) * int(math.prod(node.inputs[weight].shape[1:]))
+    return math.prod(node.output) * math.prod(node.inputs[weight][1:])
 
 
-def _transposed_convolution(node: Node) -> int:
+def _transposed_convolution(node: _Costed) -> int:
     """Every input element meets the weights of its channel: [C, M / groups, kernel...]."""
-    return _elements(node.inputs[0]) * int(math.prod(node.inputs[1].shape[1:]))
+    return math.prod(node.inputs[0]) * math.prod(node.inputs[1][1:])
 
 
-def _product(node: Node) -> int:
-    inner = node.inputs[0].shape[-1] if node.inputs[0].shape else 1
-    return _elements(node.outputs[0]) * int(inner)
+def _product(node: _Costed) -> int:
+    return math.prod(node.output) * math.prod(node.inputs[0][-1:])
 
 
-def _gemm(node: Node) -> int:
-    inner = node.inputs[0].shape[0 if node.attrs.get("transA") else 1]
-    return _elements(node.outputs[0]) * int(inner)
+def _gemm(node: _Costed) -> int:
+    return math.prod(node.output) * node.inputs[0][0 if node.attrs.get("transA") else 1]
 
 
-def _recurrent(node: Node) -> int:
+def _recurrent(node: _Costed) -> int:
     """Every step meets W [directions, gates * hidden, inputs] and R, the same of hidden size."""
-    steps, batch = node.inputs[0].shape[:2]
+    steps, batch = node.inputs[0][:2]
     if node.attrs.get("layout", 0):
         steps, batch = batch, steps
-    return int(steps * batch) * (_elements(node.inputs[1]) + _elements(node.inputs[2]))
+    return steps * batch * (math.prod(node.inputs[1]) + math.prod(node.inputs[2]))
 
 
-def _attention(node: Node) -> int:
+def _attention(node: _Costed) -> int:
     """Every query meets every key, and every value, of its head: [B, H, S, D], or [B, S, H * D].
     Keys of a past come before those of now."""
-    query, key, value = (tensor.shape for tensor in node.inputs[:3])
-    past = node.inputs[4].shape[2] if len(node.inputs) > 4 and node.inputs[4].name else 0
-    keys = int(key[-2]) + int(past)
+    query, key, value, _, past = (*node.inputs, (), ())[:5]
+    keys = key[-2] + (past[2] if past else 0)
     if len(query) == 4:
-        heads, width = int(query[1]), int(query[3] + value[3])
+        heads, width = query[1], query[3] + value[3]
     else:
         heads = int(node.attrs["q_num_heads"])
-        width = int(query[2]) // heads + int(value[2]) // int(node.attrs["kv_num_heads"])
-    return int(query[0]) * heads * int(query[-2]) * keys * width
+        width = query[2] // heads + value[2] // int(node.attrs["kv_num_heads"])
+    return query[0] * heads * query[-2] * keys * width
 
 
-def _elements(tensor: gs.Tensor) -> int:
-    return math.prod(tensor.shape)
-
-
-_MACS = {
+_MACS: Mapping[str, Callable[[_Costed], int]] = {
     "Attention": _attention,
     "Conv": _convolution,
     "ConvInteger": _convolution,

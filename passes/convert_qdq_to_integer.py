@@ -18,10 +18,11 @@
       =>   y = QuantizeLinear(Resize(DequantizeLinear(x, 1, z)) * (s / u), 1, v)
 
 So Conv, Gemm and MatMul by constant weights, with the bias that an Add behind the latter adds,
-MatMul of two activations, Add, Sub, Mul, AveragePool, GlobalAveragePool and ReduceMean over height
-and width; Softmax and LayerNormalization over the last axis (`edgec.qdq.rows` has their formulas);
-and Resize, whose means of integers are exact where its factors are powers of two.
-The result of Conv, Gemm and MatMul may also stay in floats. Of two operands one may be constant.
+ConvTranspose by constant weights (`edgec.qdq.transposed`), MatMul of two activations, Add, Sub,
+Mul, AveragePool, GlobalAveragePool and ReduceMean over height and width; Softmax and
+LayerNormalization over the last axis (`edgec.qdq.rows` has their formulas); and Resize, whose means
+of integers are exact where its factors are powers of two. The result of products by constant
+weights may also stay in floats. Of two operands one may be constant.
 
 *Needs* uint8 activations of one constant scale each (`unsign-activations` sees to that, and
 `sink-dequantize` to what moves elements between them), int8 weights about 0, a bias in int32 and
@@ -47,13 +48,17 @@ from edgec.qdq.pairs import product_of_two, sum_of_two
 from edgec.qdq.rows import layer_normalization, softmax
 from edgec.qdq.sums import check_range, insert_sums, product
 from edgec.qdq.tail import Result, finished, requantized, result
+from edgec.qdq.transposed import transposed
 from edgec.rewrite import Numerics, Pass, Skip
 from edgec.tensors import Constant, Node
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _MEANS = ("GlobalAveragePool", "ReduceMean")
 _ROWS = ("Softmax", "LayerNormalization")
-PATTERNS = (*_PRODUCTS, *_MEANS, *_ROWS, "AveragePool", "Add", "Sub", "Mul", "Resize")
+PATTERNS = (
+    *(*_PRODUCTS, *_MEANS, *_ROWS),
+    *("AveragePool", "Add", "ConvTranspose", "Sub", "Mul", "Resize"),
+)
 """Operators that have an integer form."""
 
 
@@ -82,6 +87,8 @@ def _convert(graph: Graph, node: Node) -> tuple[Result, gs.Tensor]:
         end = result(graph, found.last)
         return end, finished(graph, node, insert_sums(graph, node, found), found.scale, end)
     end = result(graph, node)
+    if node.op == "ConvTranspose":
+        return end, transposed(graph, node, end)
     if end.parameters is None:
         raise Skip("its result is not quantized")
     if node.op in ("Add", "Sub"):

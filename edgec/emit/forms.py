@@ -36,13 +36,14 @@ def check_kinds(kinds: list[str]) -> None:
             )
 
 
-def of_graph(kind: str, graph: Graph, target: Target) -> bytes:
-    """The form "onnx", "relax", "tir" or "asm" of an optimised graph."""
+def of_graph(kind: str, graph: Graph, target: Target, winograd: int) -> bytes:
+    """The form "onnx", "relax", "tir" or "asm" of an optimised graph, with Winograd's tiles of at
+    most the size `winograd`, 0 for none."""
     if kind == "onnx":
         return bytes(graph.to_source_opset().SerializeToString(deterministic=True))
     from edgec.lower import show
 
-    return show.FORMS[kind](graph, target).encode()
+    return show.FORMS[kind](graph, target, winograd).encode()
 
 
 def of_module(kind: str, linkable: Linkable, target: Target, cache: Cache) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from tvm import relax
+from tvm import relax, te, tirx
 from tvm.ir import Constant
 
 from edgec.lower import (
@@ -145,6 +145,32 @@ def slice_(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     return replace(taken, expr=shape.strided(ctx, taken.expr, first, stride, cut))
 
 
+def depth_to_space(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
+    """Channels side by side, in blocks of height and width."""
+    image, size = inputs[0], int(ctx.attr(node, "blocksize"))
+    if not isinstance(image, Blocked) or image.channels % (size * size):
+        return None
+    rows_first = {"DCR": True, "CRD": False}.get(ctx.attr(node, "mode", "DCR"))
+    batch, _, height, width, block = ctx.shape(image.expr)
+    channels = image.channels // (size * size)
+    if rows_first is None or image.rank != 4:
+        return None
+
+    def compute(data: te.Tensor) -> te.Tensor:
+        def element(n: Any, c: Any, i: Any, j: Any, v: Any) -> Any:
+            channel = c * block + v
+            if channels % block:
+                channel = tirx.min(channel, channels - 1)
+            phase = i % size * size + j % size
+            place = phase * channels + channel if rows_first else channel * size * size + phase
+            return data(n, place // block, i // size, j // size, place % block)
+
+        sizes = (batch, blocks_of(channels, block), height * size, width * size, block)
+        return te.compute(sizes, element, name="depth_to_space")
+
+    return Blocked(ctx.te("depth_to_space", compute, image.expr), channels)
+
+
 FROM_PLAIN = frozenset(["Conv", "ConvInteger", "ConvTranspose"])
 """Operators that make blocked images of plain ones."""
 
@@ -206,6 +232,7 @@ ENTRIES: dict[str, Entry] = {
     "ConvInteger": planar(dynamic.integer_convolution),
     "ConvTranspose": planar(conv_transpose),
     "Concat": concat,
+    "DepthToSpace": depth_to_space,
     "Gather": blocked_lookup,
     "Split": split,
     "Slice": slice_,

@@ -102,15 +102,13 @@ def conv(
         padded = bordered(x, before[0], before[1], down * size + 2, across * size + 2)
         rows = te.compute(
             (batch, down, count, blocks, across * size + 2, lanes),
-            lambda n, t, a, c, j, v: _combined(
-                image, a, lambda k: padded(n, c, t * size + k, j, v)
-            ),
+            lambda n, t, a, c, j, v: _spread(image, a, lambda k: padded(n, c, t * size + k, j, v)),
             name="winograd_rows",
             attrs=KEPT,
         )
         tiles = te.compute(
             (batch, down, count, count, blocks, across, lanes),
-            lambda n, t, a, b, c, s, v: _combined(
+            lambda n, t, a, b, c, s, v: _spread(
                 image, b, lambda k: rows(n, t, a, c, s * size + k, v)
             ),
             name="winograd_tiles",
@@ -128,7 +126,7 @@ def conv(
         )
         columns = te.compute(
             (batch, down, size, count, factors.shape[2], across, factors.shape[5]),
-            lambda n, t, i, b, o, s, v: _combined(
+            lambda n, t, i, b, o, s, v: _gathered(
                 output, i, lambda k: products(n, t, k, b, o, s, v)
             ),
             name="winograd_columns",
@@ -136,7 +134,7 @@ def conv(
         )
         return te.compute(
             (batch, factors.shape[2], *sizes, factors.shape[5]),
-            lambda n, o, i, j, v: _combined(
+            lambda n, o, i, j, v: _gathered(
                 output,
                 j % size,
                 lambda k: columns(n, i // size, i % size, k, o, j // size, v),
@@ -150,14 +148,50 @@ def conv(
     return ctx.te("winograd", compute, data, factors, attributes=attributes)
 
 
-def _combined(matrix: np.ndarray, row: Any, term: Any) -> Any:
-    """Row `row` of `matrix`, known once loops are unrolled, times a vector of terms."""
-    total = None
-    for k, column in enumerate(matrix.T):
-        factor = literal(float(column[0]), "float32")
-        for index in range(1, len(column)):
-            value = literal(float(column[index]), "float32")
-            factor = tirx.Select(row == index, value, factor)
-        part = factor * term(k)
-        total = part if total is None else total + part
-    return total
+def _spread(image: np.ndarray, row: Any, term: Any) -> Any:
+    """Row `row` of the matrix `image`, known once loops are unrolled, times a vector of terms.
+
+    The rows of a point and of its negative differ in the sign of every other coefficient only: what
+    they have in common is written alike, for LLVM to compute it once.
+    """
+    lone = np.logical_not(image[:, ::2].any(axis=1))
+    odd_part = image[:, 1::2]
+    first = (odd_part != 0).argmax(axis=1)
+    signs = np.where(lone, 1, np.sign(odd_part[np.arange(len(image)), first]))
+    halves = []
+    for parity, matrix in enumerate((image, image * signs[:, None])):
+        columns = range(parity, image.shape[1], 2)
+        fullest = sorted(columns, key=lambda k: np.count_nonzero(image[:, k] == 0))
+        parts = [_chosen(matrix[:, k], row) * term(k) for k in fullest]
+        halves.append(sum(parts[1:], parts[0]))
+    even, odd = halves
+    total = _where(row, np.greater(signs, 0), even + odd, even - odd)
+    total = _where(row, np.equal(signs, 0), even, total)
+    return _where(row, lone, odd, total)
+
+
+def _gathered(output: np.ndarray, row: Any, term: Any) -> Any:
+    """Row `row` of the matrix `output`, known once loops are unrolled, times a vector of terms;
+    those of a point and of its negative are added or subtracted first, alike for all rows."""
+    *inner, last = range(output.shape[1])
+    total = _where(row, output[:, 0] != 0, term(0), literal(0.0, "float32"))
+    for k in inner[1::2]:
+        one, other = term(k), term(k + 1)
+        both = _where(row, np.equal(output[:, k], output[:, k + 1]), one + other, one - other)
+        total = _chosen(output[:, k], row) * both + total
+    return _where(row, output[:, last] != 0, total + term(last), total)
+
+
+def _chosen(values: np.ndarray, row: Any) -> Any:
+    """The number of `values` at `row`."""
+    chosen = literal(float(values[0]), "float32")
+    for index in range(1, len(values)):
+        chosen = tirx.Select(row == index, literal(float(values[index]), "float32"), chosen)
+    return chosen
+
+
+def _where(row: Any, flags: np.ndarray, one: Any, other: Any) -> Any:
+    """`one` in the rows that are flagged, `other` elsewhere."""
+    for index in np.flatnonzero(flags):
+        other = tirx.Select(row == int(index), one, other)
+    return other

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ _BIAS_RTOL = 1e-4
 class Product:
     """A sum of products that `last` ends: x, the weights as the integer operator reads them, or
     another activation, the int32 bias, and what one step of each output channel's sum is worth,
-    float64; both broadcast against the sums.
+    float64; both broadcast against the sums. `attrs` are those of the integer operator.
     """
 
     op: str
@@ -34,6 +35,7 @@ class Product:
     bias: Array | None
     scale: Array
     last: Node
+    attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def product(graph: Graph, node: Node) -> Product:
@@ -56,10 +58,12 @@ def product(graph: Graph, node: Node) -> Product:
     if node.op == "MatMul":
         last, bias = _bias_behind(graph, node, scale, outputs)
     elif len(node.inputs) > 2 and node.inputs[2].name:
-        bias = _bias(graph, node.inputs[2], scale, outputs)
+        bias = bias_of(graph, node.inputs[2], scale, outputs)
     check_range(values, 0 if op == "ConvInteger" else values.ndim - 1, x, bias)
     scale = scale.reshape(along) if scale.size > 1 else scale.reshape(())
-    return Product(op, x, values, None if bias is None else bias.reshape(along), scale, last)
+    bias = None if bias is None else bias.reshape(along)
+    attrs = dict(node.attrs) if op == "ConvInteger" else {}
+    return Product(op, x, values, bias, scale, last, attrs)
 
 
 def _has_matrix(graph: Graph, tensor: gs.Tensor) -> bool:
@@ -109,12 +113,12 @@ def _bias_behind(graph: Graph, node: Node, scale: Array, outputs: int) -> tuple[
     if len(other.shape) > len(node.outputs[0].shape or ()):
         return node, None
     try:
-        return add, _bias(graph, other, scale, outputs)
+        return add, bias_of(graph, other, scale, outputs)
     except Skip:
         return node, None
 
 
-def _bias(graph: Graph, tensor: gs.Tensor, scale: Array, outputs: int) -> Array:
+def bias_of(graph: Graph, tensor: gs.Tensor, scale: Array, outputs: int) -> Array:
     """The int32 bias [outputs] that `tensor` is. Skips where it is in other steps."""
     made = maker(graph, tensor, "DequantizeLinear")
     if made is None or not all(isinstance(t, Constant) for t in made.inputs if t.name):
@@ -150,8 +154,7 @@ def insert_sums(graph: Graph, node: Node, found: Product) -> gs.Tensor:
         inputs = [found.x.tensor, found.weights.tensor, zero, other]
     else:
         inputs = [found.x.tensor, graph.constant(found.weights, "weights"), zero]
-    attrs = dict(node.attrs) if found.op == "ConvInteger" else {}
-    sums = graph.insert(node, found.op, inputs, attrs).outputs[0]
+    sums = graph.insert(node, found.op, inputs, found.attrs).outputs[0]
     if found.bias is not None:
         bias = graph.constant(found.bias, "bias")
         sums = graph.insert(node, "Add", [sums, bias]).outputs[0]

@@ -22,6 +22,7 @@ from edgec.targets.cpu.tiles import (
     sum_in_registers,
     take_terms,
     tile,
+    write_out_taps,
 )
 
 _BAND_BYTES = 256 << 10
@@ -112,12 +113,11 @@ def _schedule(
     schedule.compute_at(conv, column, preserve_unit_loops=True)
 
     if not by_quads:
-        for loop in sum_in_registers(schedule, depthwise, target, of_depthwise):
-            schedule.unroll(loop)
+        write_out_taps(schedule, sum_in_registers(schedule, depthwise, target, of_depthwise))
     inputs = schedule.get(conv).reads[0].source
     summed = sum_in_registers(schedule, conv, target, of_conv)
     if len(summed) == 3:
         schedule.unroll(summed[-1])
     else:
         sums = blocks_in * columns_in
-        take_terms(schedule, conv, inputs, summed[-1], sums, target, of_conv)
+        take_terms(schedule, conv, inputs, summed, sums, target, of_conv)

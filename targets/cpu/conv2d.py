@@ -39,6 +39,7 @@ from edgec.targets.cpu.tiles import (
     sum_in_registers,
     take_terms,
     tile,
+    write_out_taps,
     write_out_uneven,
 )
 
@@ -88,10 +89,8 @@ def _schedule_depthwise(
     for border in conv.borders:
         schedule.compute_inline(border)
     down, *across = sum_in_registers(schedule, conv.sums, target, choose)
-    if whether(choose, "all_taps", True):
-        schedule.unroll(down)
-    for loop in across:
-        schedule.unroll(loop)
+    taps = [down, *across] if whether(choose, "all_taps", True) else across
+    write_out_taps(schedule, taps)
 
 
 def _schedule_plain_input(
@@ -134,11 +133,11 @@ def _schedule_dense(
     shared = tiles(schedule, conv, (blocks, 1, columns), target, choose, rows_first=rows_first)
     inputs = schedule.get(conv.sums).reads[0].source
     inside = _ACROSS if blocks == 1 and _shares_loads(schedule, conv, target) else None
-    *_, term = sum_in_registers(schedule, conv.sums, target, choose, inside=inside)
+    summed = sum_in_registers(schedule, conv.sums, target, choose, inside=inside)
     if packed:
-        schedule.unroll(term)
+        schedule.unroll(summed[-1])
     else:
-        take_terms(schedule, conv.sums, inputs, term, blocks * columns, target, choose)
+        take_terms(schedule, conv.sums, inputs, summed, blocks * columns, target, choose)
     by_row = bool(conv.borders) and rows_first and whether(choose, "border_by_row", True)
     _copy_borders(schedule, conv, shared if by_row else None, target)
 

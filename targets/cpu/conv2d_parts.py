@@ -84,7 +84,7 @@ def schedule_by_parts(
     write_out_uneven(schedule, column, width, columns, target)
     inputs = schedule.get(part).reads[0].source
     summed = sum_in_registers(schedule, part, target, choose)
-    take_terms(schedule, part, inputs, summed[-1], blocks * columns, target, choose)
+    take_terms(schedule, part, inputs, summed, blocks * columns, target, choose)
     mark(
         schedule,
         ahead=number(choose, "prefetch", (0, 1, 2), 1),

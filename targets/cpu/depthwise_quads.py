@@ -22,7 +22,7 @@ from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial, largest_divisor
 from edgec.targets.cpu.knobs import Choose, number
 from edgec.targets.cpu.sharing import products_pay
-from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers
+from edgec.targets.cpu.tiles import depthwise_columns, sum_in_registers, write_out_taps
 
 _BAND_BYTES = 12 << 10
 """Of the border's copy for a band, which is to stay in the first-level cache."""
@@ -83,8 +83,7 @@ def sum_tile(
     schedule.unroll(column_in)
     schedule.vectorize(lane)
     schedule.compute_at(sums, column, preserve_unit_loops=True)
-    for loop in sum_in_registers(schedule, sums, target, choose):
-        schedule.unroll(loop)
+    write_out_taps(schedule, sum_in_registers(schedule, sums, target, choose))
 
 
 def copy_border(schedule: s_tir.Schedule, border: SBlockRV, shared: LoopRV) -> None:

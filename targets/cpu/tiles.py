@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import s_tir, tirx
@@ -14,6 +15,9 @@ from edgec.targets.cpu.knobs import Choose, number, whether
 
 TERMS = "terms"
 """The block that puts bytes together, four or two in an integer (`edgec.lower.dot_forms`)."""
+
+_WORDS = 4
+"""In a register of Arm's."""
 
 _PAIRED = 4
 """Columns whose weights lie together where bytes are multiplied in pairs."""
@@ -35,6 +39,9 @@ _WORTH = 0.6
 
 _WRITTEN = 128
 """Vectors of multiply-adds up to which a loop over terms may be written out."""
+
+_MOST_TAPS = 64
+"""Of a depthwise convolution that are written out."""
 
 _FEW_TILES = 4
 """Tiles of a row up to which all may be written out."""
@@ -212,6 +219,17 @@ def sum_in_registers(
     return summed
 
 
+def write_out_taps(schedule: s_tir.Schedule, taps: Sequence[LoopRV]) -> None:
+    """Unroll the innermost of the loops `taps`, as many as few steps allow: a mean of a whole image
+    has thousands, and LLVM takes minutes for them."""
+    steps = 1
+    for loop in reversed(taps):
+        steps *= extent(schedule, loop)
+        if steps > _MOST_TAPS:
+            break
+        schedule.unroll(loop)
+
+
 def write_out_uneven(
     schedule: s_tir.Schedule, loop: LoopRV, width: int, columns: int, target: Target
 ) -> None:
@@ -234,22 +252,31 @@ def take_terms(
     schedule: s_tir.Schedule,
     block: SBlockRV,
     inputs: tirx.Buffer,
-    loop: LoopRV,
+    summed: list[LoopRV],
     sums: int,
     target: Target,
     choose: Choose,
 ) -> None:
-    """Write out some terms of `sums` vectors of sums of the tile that `block` computes.
+    """Write out some terms, the last of the `summed` loops, of `sums` vectors of sums of the tile
+    that `block` computes.
 
     Where a multiply-add takes an operand from a lane of a register, the `inputs` of several terms
-    are loaded at once, as vectors: a load is an instruction of its own there.
+    are loaded at once, as vectors: a load is an instruction of its own there. Bytes that are put
+    together are, for all columns of a window where its loop, the one before, can be written out.
     """
+    *around, loop = summed
     terms = extent(schedule, loop)
     staged = [each for each in schedule.get_producers(block) if _makes_terms(schedule, each)]
     most = (terms,) if staged else (8, 4)
     together = next((n for n in most if terms % n == 0 and n * sums <= _WRITTEN), 1)
     if not staged and (not target.lane_operands or together == 1):
         unroll_terms(schedule, loop, sums, choose)
+        return
+    spare = bool(staged) and not is_paired(schedule, block)
+    if spare and len(around) > 1 and extent(schedule, around[-1]) * terms * sums <= _WRITTEN:
+        schedule.unroll(around[-1])
+        schedule.unroll(loop)
+        hold_inputs(schedule, block, inputs, around[-2], *staged)
         return
     outer, few = schedule.split(loop, factors=[None, together])
     schedule.unroll(few)
@@ -273,9 +300,26 @@ def hold_inputs(
     around = len(schedule.get_loops(block)) - len(_inside(schedule, block, loop))
     schedule.compute_at(held, loop, preserve_unit_loops=True)
     *flat, lane = schedule.get_loops(held)[around:]
+    if staged:
+        lane = _neighbours(schedule, held, flat, lane)
     for each in flat:
         schedule.unroll(each)
     schedule.vectorize(lane)
+
+
+def _neighbours(
+    schedule: s_tir.Schedule, held: SBlockRV, flat: list[LoopRV], lane: LoopRV
+) -> LoopRV:
+    """Where words that are put together lie side by side for all columns, as many as a register
+    holds: the loop over these, the others at the end of `flat`."""
+    bytes_of_column = int(schedule.get(held).reads[0].source.shape[-1])
+    if not flat or bytes_of_column != 4 * extent(schedule, lane):
+        return lane
+    across = schedule.fuse(flat.pop(), lane)
+    words = math.gcd(extent(schedule, across), _WORDS)
+    outer, lane = schedule.split(across, factors=[None, words])
+    flat.append(outer)
+    return lane
 
 
 def _makes_terms(schedule: s_tir.Schedule, block: SBlockRV) -> bool:

@@ -9,6 +9,7 @@ float32(sum) and rint take ties to even, the product is rounded once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,3 +120,35 @@ def convolved(x: Array, weights: Array, stride: int, pad: int, groups: int) -> A
         own = weights[group * outputs // groups : (group + 1) * outputs // groups]
         parts.append(np.einsum("nchwij,ocij->nohw", mine, own.astype(np.int64)))
     return np.concatenate(parts, axis=1)
+
+
+def transposed(
+    x: Array,
+    weights: Array,
+    groups: int,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    extra: Sequence[int],
+) -> Array:
+    """Exact sums of a transposed convolution of `x` [N, C, ...] (centred): each element adds
+    itself times the weights [C, O / groups, ...] of its channel to the window that it meets."""
+    rank, (inputs, outputs, *kernel) = x.ndim - 2, weights.shape
+    inputs //= groups
+    sizes = [
+        s * (n - 1) + (k - 1) * d + 1 + o
+        for s, n, k, d, o in zip(strides, x.shape[2:], kernel, dilations, extra, strict=True)
+    ]
+    whole = np.zeros((x.shape[0], groups * outputs, *sizes), np.int64)
+    for tap in np.ndindex(*kernel):
+        window = tuple(
+            slice(k * d, k * d + s * (n - 1) + 1, s)
+            for k, d, s, n in zip(tap, dilations, strides, x.shape[2:], strict=True)
+        )
+        for group in range(groups):
+            mine = slice(group * inputs, (group + 1) * inputs)
+            own = slice(group * outputs, (group + 1) * outputs)
+            factors = weights[(mine, slice(None), *tap)].astype(np.int64)
+            whole[(slice(None), own, *window)] += np.einsum("nc...,co->no...", x[:, mine], factors)
+    ends = (size - after for size, after in zip(sizes, pads[rank:], strict=True))
+    return whole[(..., *map(slice, pads[:rank], ends))]

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from lower.many_nodes import RUNNABLE
 
+from edgec.flips import find_flips
+from edgec.program import Tensor
+from edgec.qdq.meaning import meaning_of
 from integer.contract import Array, Scaled, numbers_of, quantized
 from integer.models import Model
 from integer.running import outputs
@@ -38,3 +41,23 @@ def test_means_of_neighbours(name: str, to: Scaled, session_cache: Path) -> None
     expected = numbers_of(elements, to)
     made = outputs(model.proto(y, expected.shape), {"x": x}, name, session_cache)
     np.testing.assert_array_equal(made, expected)
+
+
+@pytest.mark.parametrize(
+    ("scale", "attributes", "flips"),
+    [
+        (2, {"mode": "linear"}, False),
+        (2, {"mode": "linear", "coordinate_transformation_mode": "align_corners"}, True),
+        (3, {"mode": "linear"}, True),
+        (3, {"mode": "nearest"}, False),
+        (2, {"mode": "cubic"}, True),
+    ],
+)
+def test_means_that_are_exact(scale: int, attributes: dict[str, str], flips: bool) -> None:
+    """Of bytes, by powers of a half: the proof gives them no leave to be another element."""
+    by, model = Scaled(0.0371, 100), Model((1, 2, 5, 6))
+    sizes = model.constant([1, 1, scale, scale], "float32")
+    y = model.node("Resize", model.through("x", by), "", sizes, **attributes)
+    proto = model.proto(model.through(y, by), (1, 2, 5 * scale, 6 * scale))
+    found = find_flips(meaning_of(proto, [Tensor("x", "float32", model.shape)]))
+    assert bool(found) == flips

@@ -69,6 +69,7 @@ def depthwise(m: Model) -> None:
         ((1, 3, 17, 13), 3, (3, 3), {"pads": border}),
         ((1, 48, 8, 8), 96, (3, 3), {}),
         ((1, 16, 1, 21), 16, (1, 5), {"pads": [0, 4, 0, 0]}),
+        ((1, 8, 12, 12), 8, (31, 31), {"pads": [15, 15, 15, 15]}),
     ):
         x = m.node("Relu", m.conv(m.input(*shape), (shape[1], shape[1]), 1, 1))
         groups = {"group": shape[1], **attrs}

@@ -8,7 +8,10 @@ import pytest
 import edgec
 from edgec import targets
 from edgec.graph import load
+from edgec.lower.kernels import lower
 from edgec.lower.lowering import lower_graph
+from edgec.passes import LEVELS, TO_INTEGERS
+from edgec.rewrite import optimize
 from edgec.targets.cpu import schedule
 
 from .convolution_cases import conv2d, deep, depthwise
@@ -23,8 +26,34 @@ def test_convolutions_take_the_blocked_form() -> None:
     target = targets.resolve("x86-64-v3")
     kernels = lower_graph(load(model.expected()[0]), "m", [], target).kernels
     text = "\n".join(function.script() for function in kernels.values())
-    assert text.count('T.sblock("conv2d_blocked")') == 24
-    assert text.count('T.sblock("depthwise_blocked")') == 10
+    assert text.count('T.sblock("conv2d_blocked")') == 25
+    assert text.count('T.sblock("depthwise_blocked")') == 11
+
+
+@pytest.mark.parametrize("data", ["float32", "int8"])
+def test_windows_of_a_thousand_taps_are_not_written_out(data: str) -> None:
+    m = Model()
+    if data == "int8":
+        scale, zero = m.constant(np.float32(0.1)), m.constant(np.int8(0))
+
+        def of_bytes(x: str) -> str:
+            x = m.node("QuantizeLinear", x, scale, zero)
+            return m.node("DequantizeLinear", x, scale, zero)
+
+        weight = m.constant(np.ones((16, 16, 1, 1), np.int8))
+        weight = m.node("DequantizeLinear", weight, scale, zero)
+        image = of_bytes(m.node("Conv", of_bytes(m.input(1, 16, 56, 56)), weight))
+        m.out(of_bytes(m.node("GlobalAveragePool", image)))
+    else:
+        x = m.node("Relu", m.conv(m.input(1, 16, 9, 9), (16, 16), 1, 1))
+        m.out(m.conv(x, (1, 16), 31, 31, group=16, pads=[15, 15, 15, 15]))
+    target = targets.resolve("x86-64-v3")
+    graph = load(m.expected()[0])
+    optimize(graph, (*LEVELS[2], *TO_INTEGERS))
+    kernels = lower_graph(graph, "m", [], target).kernels
+    function = next(each for name, each in kernels.items() if "depthwise" in name)
+    scheduled = schedule(function, target, strict=True)
+    assert len(lower(scheduled, "f", target, None)["f"].script()) < 400_000
 
 
 @pytest.mark.parametrize(("axes", "moved"), [([0, 3, 1, 2], False), ([0, 3, 2, 1], True)])

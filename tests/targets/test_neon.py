@@ -37,9 +37,34 @@ def test_inputs_are_loaded_as_vectors(level: str, edgec: Edgec, tmp_path: Path) 
         words = ["--target", target, level, "--emit", "asm", "-o", path]
         assert edgec("compile", model, *words).code == 0
         text = path.read_text()
-        lanes = re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[([123])\]", text)
-        assert min(lanes.count(lane) for lane in "123") > 40
+        assert least_lanes(text) > 40
         assert re.search(r"\bfmax\b", text)
+
+
+def least_lanes(assembly: str) -> int:
+    """How many multiply-adds take an operand from each of the lanes but the first, at least."""
+    lanes = re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[([123])\]", assembly)
+    return min(lanes.count(lane) for lane in "123")
+
+
+@pytest.mark.parametrize("target", ["rpi4", "rpi5"])
+def test_terms_of_products_are_loaded_as_vectors(edgec: Edgec, tmp_path: Path, target: str) -> None:
+    """Of one with constant weights, and of both in attention."""
+    model, path = tmp_path / "products.onnx", tmp_path / "products.s"
+    head = '<ir_version: 8, opset_import: ["" : 17]> products (float[32, 64] x) => (float[N] z)'
+    nodes = """{ q = MatMul (x, w) k = Transpose<perm = [1, 0]> (x)
+                 s = MatMul (q, k) p = Softmax<axis = -1> (s) z = MatMul (p, x) }"""
+    graph = onnx.parser.parse_model(head + nodes)
+    weights = np.full((64, 64), 0.01, np.float32)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    graph.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(graph, model)
+    words = ["--target", target, "--emit", "asm", "-o", path]
+    assert edgec("compile", model, *words).code == 0
+    kernels = path.read_text().split("\n# ")
+    products = [text for text in kernels if "fmla" in text]
+    assert len(products) == 2
+    assert all(least_lanes(text) >= 14 for text in products)
 
 
 @pytest.mark.parametrize("target", ["rpi4", "armv7"])
