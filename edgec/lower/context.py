@@ -118,6 +118,11 @@ class Context:
         self._label = ""
         self._read: set[str] = set()
 
+    @property
+    def unsigned(self) -> bool:
+        """Whether kernels multiply bytes without a sign by weights with one."""
+        return self.dots in ("unsigned", "words")
+
     def enter(self, node: gs.Node, origin: str) -> None:
         """Start `node`: bindings emitted from here on are recorded as `origin`'s."""
         self._node = origin

@@ -5,6 +5,8 @@
                             sign, w's with one
     signed_dot4(a, w)       the same, all bytes with a sign
     pairs(a, v, w)          the same, weights in two pairs: a0 * v0 + a1 * v1 + a2 * w0 + a3 * w1
+    pair(w0, w1)            two int16 that follow each other, as one int32
+    dot2(a, w)              a0 * w0 + a1 * w1 modulo 2^32, of the int16 of a and of w
     multiply(x, w)          x * w in int32, of int16
     to_nearest(x)           float32 to int32, ties to even
     rounded(x)              x, float32, as it is when it is rounded: LLVM would fuse a product with
@@ -38,13 +40,24 @@ from edgec.lower.dot_vectors import (
 )
 from edgec.targets import Target
 
-QUAD = "edgec.quad"
+QUAD, PAIR = "edgec.quad", "edgec.pair"
 DOT4, SIGNED_DOT4, PAIRS = "edgec.dot4", "edgec.signed_dot4", "edgec.pairs"
+DOT2 = "edgec.dot2"
 MULTIPLY, TO_NEAREST, ROUNDED = "edgec.multiply", "edgec.to_nearest", "edgec.rounded"
 _PURE = 1
 """`tirx.CallEffectKind`: neither reads nor writes anything."""
 
-_INPUTS = {QUAD: 4, DOT4: 2, SIGNED_DOT4: 2, PAIRS: 3, MULTIPLY: 2, TO_NEAREST: 1, ROUNDED: 1}
+_INPUTS = {
+    QUAD: 4,
+    PAIR: 2,
+    DOT4: 2,
+    SIGNED_DOT4: 2,
+    PAIRS: 3,
+    DOT2: 2,
+    MULTIPLY: 2,
+    TO_NEAREST: 1,
+    ROUNDED: 1,
+}
 
 for _name, _inputs in _INPUTS.items():
     if _name not in tvm.ir._ffi_api.ListOpNames():
@@ -76,6 +89,16 @@ def pairs(a: Any, v: Any, w: Any) -> Any:
     return tirx.call_intrin("int32", PAIRS, a, v, w)
 
 
+def pair(*words: Any) -> Any:
+    """Two elements of an int16 tensor, one after the other in memory, as one int32."""
+    return tirx.call_intrin("int32", PAIR, *words)
+
+
+def dot2(a: Any, w: Any) -> Any:
+    """The sum, modulo 2^32, of two products of the int16 of `a` and of `w`, as int32."""
+    return tirx.call_intrin("int32", DOT2, a, w)
+
+
 def multiply(x: Any, w: Any) -> Any:
     """The int32 product of two int16."""
     return tirx.call_intrin("int32", MULTIPLY, x, w)
@@ -98,7 +121,7 @@ def expand_dots(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
 
     def expand(call: tvm.ir.Call) -> Any:
         name = call.op.name if _is_operator(call) else ""
-        if name == QUAD:
+        if name in (QUAD, PAIR):
             return packed(list(call.args))
         if name == TO_NEAREST:
             return _to_int32(call.args[0], target)
@@ -134,6 +157,7 @@ PLAIN: dict[str, Product] = {
     DOT4: dot_vectors.dot4,
     SIGNED_DOT4: dot_vectors.signed_dot4,
     PAIRS: dot_vectors.pairs,
+    DOT2: dot_vectors.dot2,
     MULTIPLY: dot_vectors.multiply,
 }
 """Sums of products by plain arithmetic."""
@@ -144,7 +168,7 @@ def _products(target: Target) -> Mapping[str, Product]:
     flags = set(target.cpu_flags)
     if target.arch in dot_arm.ARM:
         return dot_arm.products(target.arch, flags)
-    return {DOT4: dot_x86.product(flags)}
+    return {DOT4: dot_x86.product(flags), DOT2: dot_x86.words(flags)}
 
 
 def _to_int32(x: Any, target: Target) -> Any:
@@ -172,6 +196,7 @@ def _alone(product: Product) -> Callable[..., Any]:
 
 for _name, _lowering in (
     (QUAD, lambda *parts: packed(list(parts))),
+    (PAIR, lambda *parts: packed(list(parts))),
     (TO_NEAREST, _rounded),
     (ROUNDED, fenced),
     *((name, _alone(product)) for name, product in PLAIN.items()),

@@ -1,6 +1,7 @@
 """Sums of products of bytes, as lowering writes them down for the ways there are to multiply.
 
     "unsigned"   dot4(four elements, four weights)
+    "words"      the same
     "signed"     signed_dot4(four elements - 128, four weights)
     "pairs"      pairs(four elements - 128, two weights, two more)
 
@@ -69,7 +70,7 @@ def form_for(dots: str, weights: np.ndarray, columns: int) -> Form:
     target does it by `dots`."""
     if dots == "pairs" and (columns % WORDS or not weights.size or weights.min() == -MIDDLE):
         return UNSIGNED
-    return {"unsigned": UNSIGNED, "signed": SIGNED, "pairs": PAIRED}[dots]
+    return {"unsigned": UNSIGNED, "words": UNSIGNED, "signed": SIGNED, "pairs": PAIRED}[dots]
 
 
 def quads(values: np.ndarray) -> np.ndarray:

@@ -102,6 +102,18 @@ def pairs(total: Any, a: Any, v: Any, w: Any) -> Any:
     return _sum(total, bytes_of(a, 4, signed=True), list(weights))
 
 
+def dot2(total: Any, a: Any, w: Any) -> Any:
+    for of_a, of_w in zip(_words_of(a), _words_of(w), strict=True):
+        total = total + of_a * of_w
+    return total
+
+
+def _words_of(value: Any) -> tuple[Any, Any]:
+    """The two int16 of an int32, the lowest first."""
+    sixteen = number(16, value)
+    return (value << sixteen) >> sixteen, value >> sixteen
+
+
 def multiply(total: Any, x: Any, w: Any) -> Any:
     wide = typed("int32", lanes_of(x))
     return total + x.astype(wide) * w.astype(wide)

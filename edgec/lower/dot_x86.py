@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from edgec.lower.dot_vectors import Product, by_width, dot4, lanes_of, number, typed
+from edgec.lower.dot_vectors import Product, by_width, dot2, dot4, lanes_of, number, typed
 
 
 def product(flags: set[str]) -> Product:
@@ -24,6 +24,22 @@ def product(flags: set[str]) -> Product:
     if "sse4_2" in flags:
         widths[4] = _pairs("sse2.pmadd.wd")
     return by_width(widths, dot4)
+
+
+def words(flags: set[str]) -> Product:
+    """Of two words with a sign."""
+    if {"avx512_vnni", "avx512vl"} <= flags:
+        return by_width({16: _words("avx512.vpdpwssd.512"), 8: _words("avx512.vpdpwssd.256")}, dot2)
+    return by_width({}, dot2)
+
+
+def _words(name: str) -> Product:
+    def product(total: Any, a: Any, w: Any) -> Any:
+        kind, whole = typed("int16", 2 * lanes_of(a)), str(total.ty.dtype)
+        first, second = (tirx.reinterpret(kind, each) for each in (a, w))
+        return tirx.call_llvm_pure_intrin(whole, f"llvm.x86.{name}", total, first, second)
+
+    return product
 
 
 def _vnni(name: str) -> Product:

@@ -1,7 +1,8 @@
 """Convolutions of blocked uint8 images by int8 weights, summed four bytes at a time.
 
 A sum over input channels takes four of a block at once, one over a depthwise window four rows of a
-column, or, on Arm without SDOT, one at a time. The loops are those of float convolutions
+column, or, on Arm without SDOT, one at a time. Some of 3x3 are summed by tiles
+(`edgec.lower.integer_winograd`). The loops are those of float convolutions
 (`edgec.lower.blocked_conv`), with a quarter of the terms, so the same schedules serve.
 
 The zero point costs nothing: sum((x - zero) * w) is sum(x * w) less a constant, and the border
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, te, tirx
 
+from edgec.lower import integer_winograd
 from edgec.lower.border import bordered
 from edgec.lower.context import Context, Shape, literal
 from edgec.lower.dot import dot4, multiply, quad, signed_dot4
@@ -62,6 +64,8 @@ def sums(
     outputs = weights.shape[0]
     if groups > 1 and groups == outputs and weights.shape[1] == 1:
         total, origin = _depthwise(ctx, x, zero, weights, w)
+    elif groups == 1 and integer_winograd.pays(ctx, x, weights, w):
+        total, origin = integer_winograd.sums(ctx, x, zero, weights, w), 0
     else:
         total, origin = _dense(ctx, x, zero, ungrouped(weights, groups), w)
     if origin == zero:

@@ -91,7 +91,7 @@ def _bytes(ctx: Context, tensor: gs.Tensor) -> tuple[relax.Expr | None, int]:
 
 def _end(ctx: Context, value: Any, zero: int, bound: float) -> Any:
     """`value`, float32 of no larger magnitude than `bound`, as an element."""
-    made = saturated if ctx.dots == "unsigned" and bound < 2**30 else requantized
+    made = saturated if ctx.unsigned and bound < 2**30 else requantized
     return made(value, zero, 0, 255, "uint8")
 
 

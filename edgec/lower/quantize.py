@@ -115,7 +115,7 @@ def quantize_linear(ctx: Context, node: gs.Node, inputs: list[relax.Expr | None]
         by_rows = rows(ctx, node, origin) if size == 1.0 and dtype == "uint8" else None
         if by_rows is not None:
             return by_rows
-        in_int32 = size == 1.0 and ctx.dots == "unsigned" and magnitude(node.inputs[0]) < 2**30
+        in_int32 = size == 1.0 and ctx.unsigned and magnitude(node.inputs[0]) < 2**30
 
         def element(value: Any) -> Any:
             if in_int32:

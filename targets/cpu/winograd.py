@@ -1,6 +1,7 @@
 """Winograd convolutions (`edgec.lower.winograd`): transforms around a batch of matrix products.
 
-Where all weights stay in the cache, a row of tiles is taken from input to output at once:
+Those of integers (`edgec.lower.integer_winograd`) have the same stages. Where all weights stay in
+the cache, a row of tiles is taken from input to output at once:
 
     parallel for row of tiles:
         tiles = B^T d B
@@ -33,6 +34,9 @@ _STRIPS = 4
 
 _WORTH = 4
 """Multiply-adds that take about as long as one product with its share of the transforms."""
+
+_COLUMNS = 16
+"""At most so many sums of products of words are under way, which hides their latency."""
 
 _STAGES = [
     "winograd_rows",
@@ -72,8 +76,8 @@ def _schedule(
 ) -> None:
     rows, tiles, products, columns = stages
     size = extents(schedule, columns)[2]
-    batches, downs, places, _, channels, _, lanes, inner, _ = extents(schedule, products)
-    weights = 4 * places**2 * channels * inner * lanes**2
+    batches, downs, places, _, channels, _, lanes, *terms = extents(schedule, products)
+    weights = 4 * places**2 * channels * lanes * math.prod(terms)
     together = weights <= _CACHED_BYTES and batches * downs >= _STRIPS
     together = whether(choose, "together", together)
     parallel = products_pay(_WORTH * math.prod(extents(schedule, products)), target, choose)
@@ -131,6 +135,20 @@ def _transform(schedule: s_tir.Schedule, block: SBlockRV, axis: int) -> LoopRV:
     return schedule.fuse(batch, down, channels)
 
 
+def _tile(
+    schedule: s_tir.Schedule, block: SBlockRV, target: Target, choose: Choose
+) -> tuple[int, int]:
+    """Blocks of channels and columns whose products are summed at once. Products of words have an
+    operand in memory, which is then as good as one in a register: one block will do."""
+    _, _, _, _, channels, across, lanes, *_ = extents(schedule, block)
+    if str(schedule.get(block).reads[0].source.dtype) != "int16":
+        return tile(channels, across, target, lanes, choose)
+    blocks = number(choose, "blocks", [n for n in (1, 2, 4) if n <= channels], 1)
+    most = min(_COLUMNS, most_sums(target, lanes) // blocks)
+    options = [n for n in range(1, most + 1) if n == -(-across // -(-across // n))]
+    return blocks, number(choose, "columns", options, -(-across // -(-across // most)))
+
+
 def _sum_products(
     schedule: s_tir.Schedule,
     block: SBlockRV,
@@ -141,9 +159,9 @@ def _sum_products(
     parallel: bool,
 ) -> None:
     """The products of each place, a tile of them in registers, of at most `most_rows` rows."""
-    _, down, _, _, channels, across, lanes, *_ = extents(schedule, block)
+    down, lanes = (extents(schedule, block)[axis] for axis in (1, 6))
     most = most_sums(target, lanes)
-    blocks, columns = tile(channels, across, target, lanes, choose)
+    blocks, columns = _tile(schedule, block, target, choose)
     fitting = max(1, min(most_rows, most // (blocks * columns)))
     options = [n for n in range(1, fitting + 1) if down % n == 0]
     rows = number(choose, "rows", options, largest_divisor(down, fitting))
@@ -161,7 +179,9 @@ def _sum_products(
         schedule.unroll(loop)
     schedule.vectorize(lane)
     inputs = schedule.get(block).reads[0].source
-    take_terms(schedule, block, inputs, [lane_sum], blocks * columns * rows, target, choose)
+    take_terms(
+        schedule, block, inputs, [lane_sum], blocks * columns * rows, target, choose, even=True
+    )
     init = schedule.decompose_reduction(block, block_sum)
     *flat, lane = schedule.get_loops(init)[-4:]
     for loop in flat:

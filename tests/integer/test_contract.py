@@ -106,9 +106,8 @@ def check(layer: dict[str, object], name: str, cache: Path) -> None:
     sums = convolved(centred, weights, stride, pad, groups) + bias.reshape(-1, 1, 1)
     elements = requantized(sums, scale.reshape(-1, 1, 1), y_by, low, high)
     expected = numbers_of(elements, y_by)
-    made = outputs(
-        model.proto(y, expected.shape), {"x": x}, name, cache, threads=1 + layer["seed"] % 3
-    )
+    threads = layer.get("threads", 1 + layer["seed"] % 3)
+    made = outputs(model.proto(y, expected.shape), {"x": x}, name, cache, threads)
     np.testing.assert_array_equal(made, expected)
 
 
