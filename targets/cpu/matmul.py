@@ -211,9 +211,11 @@ def _take_lanes(
     a = [source for source in read if not source.same_as(b) and not source.same_as(sums)]
     if not target.lane_operands or extent(schedule, term) % _STEP or len(a) != 1:
         return None
-    step, few = schedule.split(term, factors=[None, _STEP])
+    turns = math.gcd(extent(schedule, term) // _STEP, 2)
+    step, turn, few = schedule.split(term, factors=[None, turns, _STEP])
+    schedule.unroll(turn)
     schedule.unroll(few)
-    hold_inputs(schedule, block, a[0], step)
+    hold_inputs(schedule, block, a[0], turn)
     return step
 
 
