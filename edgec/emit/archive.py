@@ -75,7 +75,7 @@ def write_file(
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise ArtifactError(
             f"cannot be written: {error.strerror or error}",
@@ -104,8 +104,8 @@ def _chunks(members: list[tuple[str, bytes]]) -> Iterator[bytes]:
     yield _END.pack(0x06054B50, 0, 0, len(members), len(members), len(central), offset, 0)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable; some file systems cannot."""
+def sync_folder(folder: Path) -> None:
+    """Make new names in `folder` durable; some file systems cannot."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

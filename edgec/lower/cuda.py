@@ -25,7 +25,7 @@ from edgec.lower.cuda_dot import expand_dots_on_gpu
 from edgec.lower.cuda_multiply import source_of, tiles_for
 from edgec.lower.cuda_print import NotPrintable
 from edgec.lower.cuda_stages import accesses, bytes_of, position, stage_of, statements
-from edgec.lower.kernels import with_c_signature
+from edgec.lower.kernels import BLOCKS_TO_VECTORS, with_c_signature
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, inline_cheap_producers, is_spatial
 from edgec.targets.cuda import schedule
@@ -304,21 +304,7 @@ _TO_THREADS = tvm.transform.Sequential(
         s_tir.transform.LiftThreadBinding(),
         s_tir.transform.CompactBufferAllocation(),
         s_tir.transform.UnifyThreadBinding(),
-        s_tir.transform.LowerMatchBuffer(),
-        s_tir.transform.StmtSimplify(),
-        s_tir.transform.LowerOpaqueBlock(),
-        tirx.transform.FlattenBuffer(),
-        tirx.transform.BF16ComputeLegalize(),
-        tirx.transform.NarrowDataType(32),
-        s_tir.transform.LoopPartition(),
-        tirx.transform.VectorizeLoop(True),
-        tirx.transform.StorageRewrite(),
-        s_tir.transform.HoistIfThenElse(),
-        tirx.transform.UnrollLoop(),
-        s_tir.transform.RenormalizeSplitPattern(),
-        tirx.transform.StmtSimplify(),
-        tirx.transform.RemoveNoOp(),
-        s_tir.transform.RewriteUnsafeSelect(),
+        *BLOCKS_TO_VECTORS,
         tirx.transform.CommonSubexprElim(),
         tirx.transform.FP8ComputeLegalize(),
         tirx.transform.VerifyMemory(),

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgec.emit.archive import write_file
+from edgec.emit.archive import sync_folder, write_file
 from edgec.errors import ArtifactError, TuningError
 from edgec.report import size
 
@@ -120,7 +120,7 @@ class Journal:
                 finally:
                     os.close(handle)
             for folder in [*([self.path.parent] if new else []), *(p.parent for p in missing)]:
-                _flush_folder(folder)
+                sync_folder(folder)
         except OSError as error:
             raise self._failure("records cannot be kept", error) from error
 
@@ -233,13 +233,3 @@ def _disk(path: Path) -> str:
     facts = os.statvfs(place)
     free, whole = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
     return f"its disk, mounted at {place}, has {size(free)} free of {size(whole)}"
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make new names in `folder` durable; some file systems cannot."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -14,6 +14,7 @@ A constant B is stored panel by panel (`edgec.lower.matmul`); any other is read 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
@@ -101,6 +102,15 @@ def tile(rows: int, vectors: int, target: Target, choose: Choose = by_rule) -> t
         for v in range(1, vectors + 1)
         if rows % r == 0 and vectors % v == 0 and (r * v + v <= registers or r * v == 1)
     ]
+    return best_of(fitting, merit, choose)
+
+
+def best_of(
+    fitting: Sequence[tuple[int, int]],
+    merit: Callable[[tuple[int, int]], tuple[float, float]],
+    choose: Choose,
+) -> tuple[int, int]:
+    """Rows and vectors of the tile with most merit, or those that the knobs say."""
     best = max(fitting, key=merit)
     worth = [size for size in fitting if merit(size)[0] >= _WORTH * merit(best)[0]]
     r = number(choose, "rows", [size[0] for size in worth], best[0])

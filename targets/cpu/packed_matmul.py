@@ -23,8 +23,8 @@ from tvm.s_tir.schedule import SBlockRV
 from edgec.targets import Target
 from edgec.targets.cpu.blocks import compute_blocks, extents, is_spatial
 from edgec.targets.cpu.elementwise import vectorise_and_share
-from edgec.targets.cpu.knobs import Choose, number
-from edgec.targets.cpu.matmul import covers, in_registers, lanes_of
+from edgec.targets.cpu.knobs import Choose
+from edgec.targets.cpu.matmul import best_of, covers, in_registers, lanes_of
 from edgec.targets.cpu.sharing import products_pay
 
 _MOST_ROWS = 14
@@ -35,8 +35,6 @@ _WIDENING = 3
 """Instructions that make a number of a code."""
 
 _SPARE_REGISTERS = 2
-_WORTH = 0.6
-"""Tiles below this share of the best one's merit are not worth trying."""
 
 
 def schedule_packed_matmul(schedule: s_tir.Schedule, target: Target, choose: Choose) -> bool:
@@ -81,12 +79,7 @@ def tile(rows: int, vectors: int, target: Target, choose: Choose) -> tuple[int, 
         for v in range(1, vectors + 1)
         if rows % r == 0 and vectors % v == 0 and (r * v + 2 * v <= room or r * v == 1)
     ]
-    best = max(fitting, key=merit)
-    worth = [size for size in fitting if merit(size)[0] >= _WORTH * merit(best)[0]]
-    r = number(choose, "rows", [size[0] for size in worth], best[0])
-    of_rows = [size for size in worth if size[0] == r]
-    rule = best if r == best[0] else max(of_rows, key=merit)
-    return r, number(choose, "vectors", [size[1] for size in of_rows], rule[1])
+    return best_of(fitting, merit, choose)
 
 
 def _tile(
