@@ -120,4 +120,5 @@ def _schedule(
         schedule.unroll(summed[-1])
     else:
         sums = blocks_in * columns_in
-        take_terms(schedule, conv, inputs, summed, sums, target, of_conv)
+        even = image_width % columns_in == 0
+        take_terms(schedule, conv, inputs, summed, sums, target, of_conv, even=even)

@@ -137,7 +137,8 @@ def _schedule_dense(
     if packed:
         schedule.unroll(summed[-1])
     else:
-        take_terms(schedule, conv.sums, inputs, summed, blocks * columns, target, choose)
+        even = width % columns == 0
+        take_terms(schedule, conv.sums, inputs, summed, blocks * columns, target, choose, even=even)
     by_row = bool(conv.borders) and rows_first and whether(choose, "border_by_row", True)
     _copy_borders(schedule, conv, shared if by_row else None, target)
 

@@ -84,7 +84,8 @@ def schedule_by_parts(
     write_out_uneven(schedule, column, width, columns, target)
     inputs = schedule.get(part).reads[0].source
     summed = sum_in_registers(schedule, part, target, choose)
-    take_terms(schedule, part, inputs, summed, blocks * columns, target, choose)
+    even = width % columns == 0
+    take_terms(schedule, part, inputs, summed, blocks * columns, target, choose, even=even)
     mark(
         schedule,
         ahead=number(choose, "prefetch", (0, 1, 2), 1),

@@ -256,9 +256,11 @@ def take_terms(
     sums: int,
     target: Target,
     choose: Choose,
+    *,
+    even: bool,
 ) -> None:
     """Write out some terms, the last of the `summed` loops, of `sums` vectors of sums of the tile
-    that `block` computes.
+    that `block` computes; no tile is cut off where they are `even`.
 
     Where a multiply-add takes an operand from a lane of a register, the `inputs` of several terms
     are loaded at once, as vectors: a load is an instruction of its own there. Bytes that are put
@@ -272,15 +274,15 @@ def take_terms(
     if not staged and (not target.lane_operands or together == 1):
         unroll_terms(schedule, loop, sums, choose)
         return
-    spare = bool(staged) and not is_paired(schedule, block)
+    spare = bool(staged) and even and not is_paired(schedule, block)
     if spare and len(around) > 1 and extent(schedule, around[-1]) * terms * sums <= _WRITTEN:
         schedule.unroll(around[-1])
         schedule.unroll(loop)
-        hold_inputs(schedule, block, inputs, around[-2], *staged)
+        hold_inputs(schedule, block, inputs, around[-2], *staged, even=even)
         return
     outer, few = schedule.split(loop, factors=[None, together])
     schedule.unroll(few)
-    hold_inputs(schedule, block, inputs, outer, *staged)
+    hold_inputs(schedule, block, inputs, outer, *staged, even=even)
 
 
 def hold_inputs(
@@ -289,9 +291,10 @@ def hold_inputs(
     inputs: tirx.Buffer,
     loop: LoopRV,
     *staged: SBlockRV,
+    even: bool = True,
 ) -> None:
     """Load what an iteration of `loop` takes of the `inputs` of `block` at once, as vectors, or
-    compute it where it is `staged`."""
+    compute it where it is `staged`; for all tiles alike where they are `even`."""
     if staged:
         (held,) = staged
     else:
@@ -300,7 +303,7 @@ def hold_inputs(
     around = len(schedule.get_loops(block)) - len(_inside(schedule, block, loop))
     schedule.compute_at(held, loop, preserve_unit_loops=True)
     *flat, lane = schedule.get_loops(held)[around:]
-    if staged:
+    if staged and even:
         lane = _neighbours(schedule, held, flat, lane)
     for each in flat:
         schedule.unroll(each)

@@ -179,7 +179,9 @@ def _sum_products(
         schedule.unroll(loop)
     schedule.vectorize(lane)
     inputs = schedule.get(block).reads[0].source
-    take_terms(schedule, block, inputs, [lane_sum], blocks * columns * rows, target, choose)
+    take_terms(
+        schedule, block, inputs, [lane_sum], blocks * columns * rows, target, choose, even=True
+    )
     init = schedule.decompose_reduction(block, block_sum)
     *flat, lane = schedule.get_loops(init)[-4:]
     for loop in flat:

@@ -68,8 +68,10 @@ def fused(schedule: s_tir.Schedule, block: SBlockRV, loops: list[LoopRV]) -> Loo
 
 
 def over_threads(schedule: s_tir.Schedule, loop: LoopRV) -> LoopRV:
-    """Share the turns of `loop` among blocks of threads; the loop over threads."""
-    threads = min(THREADS, -(-extent(schedule, loop) // 32) * 32)
+    """Share the turns of `loop` among blocks of threads; the loop over threads. A single turn is
+    one thread's: TVM would let others write what only that one summed."""
+    turns = extent(schedule, loop)
+    threads = min(THREADS, -(-turns // 32) * 32) if turns > 1 else 1
     blocks, thread = schedule.split(loop, factors=[None, threads])
     schedule.bind(blocks, "blockIdx.x")
     schedule.bind(thread, "threadIdx.x")

@@ -106,6 +106,17 @@ def test_rows_of_any_rank_and_length(tmp_path: Path) -> None:
     check_functions(variant["gpu"])
 
 
+def test_a_single_sum_is_written_by_one_thread(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]> single
+        (float[1, 7] x) => (float[1] mean, float[1, 1] most) {
+        mean = ReduceMean <axes = [1], keepdims = 0> (x)
+        most = ReduceMax <axes = [1]> (x)
+    }""")
+    result = compile_model(model, tmp_path / "m.edgec", Options(targets=("cuda",)))
+    [variant] = result.manifest["variants"]
+    assert variant["verified"] == "host-twin"
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     "name",
