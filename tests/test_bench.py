@@ -132,10 +132,10 @@ def test_peers_may_have_files_of_several_levels(model: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def artifact(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("artifact")
-    compile_model(model, folder / "tiny.edgec", cache=Cache(folder / "cache"))
-    return folder / "tiny.edgec"
+def artifact(model: Path, session_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("artifact") / "tiny.edgec"
+    compile_model(model, path, cache=Cache(session_cache))
+    return path
 
 
 def test_edgec_is_an_engine_like_the_others(model: Path, artifact: Path) -> None:

@@ -35,17 +35,18 @@ print(json.dumps([len(times), min(times), y.tolist()]))
 """
 
 
-def from_c(folder: Path, engine: str, width: int) -> subprocess.CompletedProcess[str]:
+def from_c(folder: Path, cache: Path, engine: str, width: int) -> subprocess.CompletedProcess[str]:
     """Four calls that add 1 to each of 1, 2, 3, in a process with nothing else of edgec."""
     proto = parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 21]> m (float[1,3] x) => (float[1,3] y)'
         " { one = Constant <value_float = 1.0> () y = Add (x, one) }"
     )
     onnx.save(proto, folder / "m.onnx")
-    compile_model(folder / "m.onnx", folder / "m.edgec", cache=Cache(folder / "cache"))
+    path = folder / "m.onnx"
+    if engine == "edgec":
+        path = compile_model(path, folder / "m.edgec", cache=Cache(cache)).path
     for source in (REPO / "edgec" / "fromc.py", REPO / "edgec" / "runtime" / "load.py"):
         shutil.copy(source, folder)
-    path = folder / ("m.edgec" if engine == "edgec" else "m.onnx")
     script = FROM_C.format(
         folder=str(folder),
         engine=engine,
@@ -58,8 +59,8 @@ def from_c(folder: Path, engine: str, width: int) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("engine", ["edgec", "onnxruntime"])
-def test_calls_from_c_compute(tmp_path: Path, engine: str) -> None:
-    done = from_c(tmp_path, engine, width=3)
+def test_calls_from_c_compute(tmp_path: Path, session_cache: Path, engine: str) -> None:
+    done = from_c(tmp_path, session_cache, engine, width=3)
     assert done.returncode == 0, done.stderr
     count, least, outputs = json.loads(done.stdout)
     assert count == 4
@@ -67,7 +68,7 @@ def test_calls_from_c_compute(tmp_path: Path, engine: str) -> None:
     assert outputs == [[2, 3, 4]]
 
 
-def test_what_onnxruntime_says_when_called_from_c(tmp_path: Path) -> None:
-    done = from_c(tmp_path, "onnxruntime", width=2)
+def test_what_onnxruntime_says_when_called_from_c(tmp_path: Path, session_cache: Path) -> None:
+    done = from_c(tmp_path, session_cache, "onnxruntime", width=2)
     assert done.returncode == 1
     assert "RuntimeError: Got invalid dimensions for input: x" in done.stderr

@@ -15,29 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import Edgec
+from standin import stand_in
 from test_targets import HERE, emulator
 
 REPO = Path(__file__).parents[2]
 OTHER = "rpi4" if HERE != "aarch64" else "x86-64-v2"
 
-SSH = """#!/bin/sh
-case "$*" in *down*) echo "ssh: connect to host down port 22: No route to host" >&2; exit 255;; esac
-while [ "$1" != -- ]; do shift; done
-[ $# = 3 ] || exit 99
-exec sh -c "$3"
-"""
-
 
 @pytest.fixture
 def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    program = tmp_path / "bin" / "ssh"
-    program.parent.mkdir()
-    program.write_text(SSH)
-    program.chmod(0o755)
-    folder = tmp_path / "board"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("TMPDIR", str(folder))
+    folder = stand_in(tmp_path, monkeypatch)
     yield "ssh:pi@board"
     assert not list(folder.glob("edgec-??????")), "something is left on the board"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from small_kernels import adds, never_ends
+from standin import stand_in
 
 from edgec.errors import EdgecError, TuningError, UsageError
 from edgec.targets import host, resolve
@@ -21,27 +22,11 @@ from edgec.tune.measure import Effort, Measurer
 
 QUICK = Effort(bursts=4, burst_s=0.001, limit_s=1.0)
 
-SSH = """#!/bin/sh
-echo "$@" | head -n 1 >> "$SSH_LOG"
-case "$*" in *down*) echo "ssh: connect to host down port 22: No route to host" >&2; exit 255;; esac
-while [ "$1" != -- ]; do shift; done
-[ $# = 3 ] || exit 99
-exec sh -c "$3"
-"""
-
 
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the stand-in's temporary folders are; beside it is a log of its arguments."""
-    program = tmp_path / "bin" / "ssh"
-    program.parent.mkdir()
-    program.write_text(SSH)
-    program.chmod(0o755)
-    folder = tmp_path / "board"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("SSH_LOG", str(tmp_path / "log"))
-    monkeypatch.setenv("TMPDIR", str(folder))
+    folder = stand_in(tmp_path, monkeypatch)
     yield folder
     assert not list(folder.glob("edgec-??????/edgec-measure")), "something is left on the board"
 
