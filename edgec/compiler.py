@@ -28,7 +28,7 @@ from edgec import sandbox, targets
 from edgec.cache import Cache, key_of, tool_digest
 from edgec.emit.archive import write_archive, write_file
 from edgec.emit.artifact import Source, Variant, linkable, manifest, members
-from edgec.emit.cuda_nvrtc import TF32_SINCE, has_gpu_part, has_tf32
+from edgec.emit.cuda_nvrtc import TF32_SINCE, check_gpu, has_gpu_part, has_tf32
 from edgec.emit.forms import (
     FORMS_OF_GRAPH,
     FORMS_OF_MODULE,
@@ -208,6 +208,7 @@ class Compilation:
 
         for target in chosen:
             check_processor(target)
+            check_gpu(target)
         with Builders(self.options.jobs or available_cpus()) as builders:
             graphs = [(dims, self.load(dims)) for dims in combinations(self.options.dims)]
             source = Source(digest, graphs[0][1].source_opset)

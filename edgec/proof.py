@@ -25,7 +25,7 @@ from edgec.emit.glue import Tolerance
 from edgec.emit.golden import golden_inputs, pack_golden, tolerances
 from edgec.emit.linkable import link_runner
 from edgec.emit.toolchain import Toolchain
-from edgec.errors import VerifyError
+from edgec.errors import TargetError, VerifyError
 from edgec.gpus import local_gpus
 from edgec.program import Extent, Tensor
 from edgec.runtime.load import load
@@ -200,6 +200,12 @@ def _emulate(draft: Path, variant: Variant, cache: Cache) -> None:
             capture_output=True,
             text=True,
             timeout=EMULATION_SECONDS,
+        )
+    if "unable to find CPU model" in done.stderr:
+        raise TargetError(
+            f"{Path(str(qemu)).name} emulates no '{variant.target.qemu_cpu}'",
+            where=f"target '{variant.target.name}'",
+            hint=f"`{variant.target.qemu} -cpu help` lists those of `qemu_cpu`",
         )
     if done.returncode:
         raise VerifyError(

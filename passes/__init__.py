@@ -150,6 +150,7 @@ TO_INTEGERS: tuple[AnyPass, ...] = (
     SinkDequantize(),
     ConvertFunctionsToTables(),
     ConvertQdqToInteger(),
+    FoldPad(),
     FoldConstants(),
     EliminateDead(),
 )

@@ -3,10 +3,11 @@
     Conv(Pad(x, p), W)                       =>   Conv(x, W), pads + p
     AveragePool(Pad(x, p))                   =>   AveragePool(x), pads + p, count_include_pad = 1
     MaxPool(Pad(x, p, -inf))                 =>   MaxPool(x), pads + p
+    ConvInteger(Pad(x, p, z), W, z)          =>   ConvInteger(x, W, z), pads + p
 
-*Needs* constant pads of zeros (-inf for MaxPool; zeros too where x comes out of a Relu), none of
-them negative or outside the spatial axes, and a result that goes nowhere else. For pools also:
-ceil_mode and dilations unset, every pad smaller than the kernel, no indices.
+*Needs* constant pads of zeros (-inf for MaxPool; zeros too where x comes out of a Relu or is
+without a sign), none of them negative or outside the spatial axes, and a result that goes nowhere
+else. For pools also: ceil_mode and dilations unset, every pad smaller than the kernel, no indices.
 
 *Numerics*: rounding.
 """
@@ -19,6 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from edgec.graph import Graph
+from edgec.patterns import scalar
 from edgec.rewrite import Numerics, Rewrite, Skip
 from edgec.tensors import Constant, Node
 
@@ -27,7 +29,7 @@ from edgec.tensors import Constant, Node
 class FoldPad(Rewrite):
     name: ClassVar[str] = "fold-pad"
     numerics: ClassVar[Numerics] = "rounding"
-    roots: ClassVar[tuple[str, ...]] = ("Conv", "AveragePool", "MaxPool")
+    roots: ClassVar[tuple[str, ...]] = ("Conv", "AveragePool", "MaxPool", "ConvInteger")
 
     def rewrite(self, node: Node, graph: Graph) -> None:
         pad = graph.producer(node.inputs[0])
@@ -45,7 +47,7 @@ class FoldPad(Rewrite):
         added = _spatial_pads(pad, len(shape))
         given = node.attrs.get("pads") or [0] * len(added)
         pads = [a + b for a, b in zip(given, added, strict=True)]
-        if node.op != "Conv":
+        if node.op in ("AveragePool", "MaxPool"):
             _guard_pool(node, given, pads, graph)
         _guard_value(node, pad, graph)
 
@@ -85,16 +87,24 @@ def _guard_pool(node: Node, given: list[int], pads: list[int], graph: Graph) -> 
         raise Skip("the pool's own pads do not count")
 
 
+def _origin(node: Node) -> float | None:
+    """What stands for 0 in the input of a convolution."""
+    if node.op != "ConvInteger" or len(node.inputs) < 3 or not node.inputs[2].name:
+        return 0.0
+    return scalar(node.inputs[2])
+
+
 def _guard_value(node: Node, pad: Node, graph: Graph) -> None:
     value = pad.inputs[2] if len(pad.inputs) > 2 and pad.inputs[2].name else None
     if not (value is None or isinstance(value, Constant)):
         raise Skip("the value is not constant")
     number = 0.0 if value is None else float(value.values.reshape(-1)[0])
     if node.op != "MaxPool":
-        if number != 0:
+        if number != _origin(node):
             raise Skip(f"it pads with {number:g}")
         return
     maker = graph.producer(pad.inputs[0])
     positive = maker is not None and maker.op == "Relu" and not maker.domain
+    positive = positive or pad.inputs[0].dtype == np.uint8
     if number != -np.inf and not (positive and number == 0):
         raise Skip(f"{number:g} may be a maximum")

@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from edgec.errors import ArtifactError, TargetError
-from edgec.targets.tables import ADDED, OWN_SUFFIX, Table, built_in, nearest, own
+from edgec.targets.tables import (
+    ADDED,
+    OWN_SUFFIX,
+    Table,
+    built_in,
+    nearest,
+    own,
+    place_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +289,7 @@ def _own(path: Path) -> Target:
     try:
         return _board(_bases(), name, table)
     except TargetError as error:
-        raise TargetError(error.what, where=str(path), hint=error.hint) from error
+        raise TargetError(error.what, where=place_of(path, "level"), hint=error.hint) from error
 
 
 def _board(bases: Mapping[str, Target], name: str, table: Table) -> Target:

@@ -65,6 +65,11 @@ def own(path: Path) -> tuple[str, Table]:
     return _Checker(path, text).check(tables)
 
 
+def place_of(path: Path, key: str) -> str:
+    """Where `key` stands in the user's file at `path`: the file, and its line."""
+    return _Checker(path, path.read_text(encoding="utf-8")).place(key)
+
+
 def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> TargetError:
     found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
     line = found[1] if found else str(text.count("\n") + 1)
@@ -172,10 +177,14 @@ class _Checker:
 
     def error(self, key: str, what: str, hint: str, *, table: bool = False) -> TargetError:
         """A complaint about the line of a key, or of a table's head."""
+        return TargetError(what, where=self.place(key, table=table), hint=hint)
+
+    def place(self, key: str, *, table: bool = False) -> str:
+        """The file, and the line of a key, or of a table's head."""
         quoted = rf"""["']?{re.escape(key)}["']?"""
         pattern = re.compile(rf"\s*\[\s*{quoted}\s*\]" if table else rf"\s*{quoted}\s*=")
         hits = [number for number, line in enumerate(self.lines, 1) if pattern.match(line)]
-        return TargetError(what, where=f"{self.path}:{hits[0] if hits else 1}", hint=hint)
+        return f"{self.path}:{hits[0] if hits else 1}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

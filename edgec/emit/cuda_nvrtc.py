@@ -89,6 +89,16 @@ def compile_cuda(
     return DeviceCode(cubin, ptx if ptx_version(ptx) <= ptx_of_driver(cuda) else b"")
 
 
+def check_gpu(target: Target) -> None:
+    """Raises TargetError where the compiler for the target's GPU is absent or does not know it."""
+    if has_gpu_part(target):
+        try:
+            compile_cuda("", target.gpu_arch, target.cuda, path=target.cuda_path)
+        except TargetError as error:
+            where = f"target '{target.name}'"
+            raise TargetError(error.what, where=where, hint=error.hint) from error
+
+
 def has_gpu_part(target: Target) -> bool:
     """Whether modules for `target` have a part for its GPU: a compiler for its driver exists."""
     return bool(target.gpu_arch) and _version(target.cuda)[0] in WHEELS

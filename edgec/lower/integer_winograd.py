@@ -179,7 +179,7 @@ def sums(ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window)
 
     taps = ctx.const(transformed(weights, lanes))
     attributes = {"op_pattern": OUT_ELEMENTWISE_FUSABLE}
-    return ctx.te("winograd", compute, x, taps, attributes=attributes)
+    return ctx.te("conv2d_by_tiles", compute, x, taps, attributes=attributes)
 
 
 def _of_image(row: Any, term: Callable[[int], Any]) -> Any:

@@ -106,6 +106,8 @@ def _unit(node: Node, graph: Graph, profile: Profile) -> Unit:
         return _binary(node, graph)
     if node.op == "Concat" and node.op in profile.followers:
         return Unit("move", (node,), tuple(range(len(node.inputs))))
+    if node.op == "Where" and node.op in profile.followers:
+        return Unit("move", (node,), _activations(node, 1, 2))
     if node.op in profile.followers:
         return Unit("follower", (node,), _activations(node, 0))
     if node.op in profile.moves:

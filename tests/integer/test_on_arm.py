@@ -128,7 +128,7 @@ def test_a_model_quantized_here(target: str, digits: Path, edgec: Edgec, tmp_pat
 
 @pytest.mark.parametrize("target", few("rpi5"))
 def test_operators(target: str, edgec: Edgec, tmp_path: Path) -> None:
-    """Those of two tensors and of rows, zero points at both ends."""
+    """Those of two tensors, of rows and of images, zero points at both ends."""
     model, spec = Model((1, 3, 40)), Tensor("x", "float32", (1, 3, 40))
     left = model.through("x", Scaled(0.02, -128, "int8"))
     right = model.through(model.node("Neg", "x"), Scaled(0.03, 255))
@@ -137,7 +137,15 @@ def test_operators(target: str, edgec: Edgec, tmp_path: Path) -> None:
     made.append(model.through(model.node("Softmax", left), Scaled(1 / 256, -128, "int8")))
     gain, bias = (model.constant(np.linspace(-1, 2, 40), "float32") for _ in range(2))
     made.append(model.through(model.node("LayerNormalization", right, gain, bias), to))
-    proto = model.proto(made[0], spec.shape, **dict.fromkeys(made[1:], spec.shape))
+    weights = np.random.default_rng(2).choice([-128, 127, 5], (3, 20, 3)).astype(np.int8)
+    larger = model.node(
+        "ConvTranspose", right, model.weights(weights, np.float32(0.01)), strides=[2], pads=[1, 1]
+    )
+    sides = model.constant([0, 0, 1, 0, 0, 0], "int64")
+    images = {model.through(larger, to): (1, 20, 79)}
+    images[model.through(model.node("Pad", left, sides, mode="edge"), to)] = (1, 3, 41)
+    shapes = dict.fromkeys(made[1:], spec.shape) | images
+    proto = model.proto(made[0], spec.shape, **shapes)
     onnx.save(proto, tmp_path / "operators.onnx")
     data = np.random.default_rng(1).uniform(-4, 4, spec.shape).astype(np.float32)
     judge(edgec, tmp_path / "operators.onnx", [spec], {"x": data}, target, tmp_path)

@@ -8,7 +8,6 @@ import pytest
 from command import Edgec
 
 from edgec import targets
-from edgec.errors import TargetError
 
 BOARDS = [
     name
@@ -108,6 +107,7 @@ def test_a_board_of_one_s_own(edgec: Edgec, digits: Path, tmp_path: Path) -> Non
         (OWN.replace('"aarch64"', '"aarch65"'), 3, "did you mean aarch64"),
         (OWN.replace('"aarch64"', '"jetson"'), 3, "no level or board 'jetson'"),
         (OWN.replace('level = "aarch64"\n', ""), 2, "names no level"),
+        (OWN.replace('"aarch64"', '"aarch64+dotprd"'), 3, "no feature 'dotprd'"),
         (OWN.replace('"+dotprod"', '"dotprod"'), 5, "with a sign"),
         (OWN.replace('["asimddp"]', '"asimddp"'), 6, "a list of features"),
         (OWN.replace("glibc 2.28", "uclibc"), 9, '"glibc 2.28", "musl"'),
@@ -129,11 +129,21 @@ def test_mistakes_are_found_where_they_are(
     assert says in done.err
 
 
-def test_a_feature_that_its_level_has_not(tmp_path: Path) -> None:
-    path = write(tmp_path, OWN.replace('"aarch64"', '"aarch64+amx"'))
-    with pytest.raises(TargetError, match="no feature 'amx'") as caught:
-        targets.resolve(str(path))
-    assert caught.value.where == str(path)
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("qemu_cpu", "cortex-zz", "qemu-aarch64 emulates no 'cortex-zz'"),
+        ("gpu_arch", "sm_999", "does not know sm_999"),
+    ],
+)
+def test_what_other_tools_do_not_know_is_no_fault_of_edgec(
+    edgec: Edgec, digits: Path, tmp_path: Path, key: str, value: str, says: str
+) -> None:
+    board = write(tmp_path, f'[mine]\nlevel = "aarch64"\ncuda = "12.6"\n{key} = "{value}"\n')
+    done = edgec("compile", digits, "--target", board, "-o", tmp_path / "x.edgec")
+    assert done.code == 4
+    assert says in done.err
+    assert "target 'mine'" in done.err
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"#" * (2 << 20)])
