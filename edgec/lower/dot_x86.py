@@ -1,4 +1,5 @@
-"""Products of four bytes (`edgec.lower.dot`) on x86: VPDPBUSD, or VPMADDWD on 16 bits."""
+"""Products of four bytes, or of two words (`edgec.lower.dot`), on x86: VPDPBUSD and VPDPWSSD, or
+VPMADDWD on 16 bits."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ from typing import Any
 from tvm import tirx
 
 from edgec.lower.dot_vectors import Product, by_width, dot2, dot4, lanes_of, number, typed
-
 
 _MULTIPLY_ADD = {
     16: ("avx512.pmaddw.d.512", "avx512bw"),
