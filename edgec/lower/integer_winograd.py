@@ -87,8 +87,9 @@ _MOST_BYTES = 5 << 18
 """Of weights, eight times what they take as bytes: more would not stay near the processor, and make
 modules large."""
 
-_LEAST_GAIN = 0.9
-"""The share of the plain sum's time, estimated, up to which this is worth its weights."""
+_LEAST_SHARE, _LEAST_CYCLES = 0.1, 24
+"""Of the plain sum's time, what has to be gained for an estimate to be trusted; and cycles per pair
+of channels, whose weights take 63 bytes more."""
 
 
 def pays(ctx: Context, x: relax.Expr, weights: np.ndarray, w: Window) -> bool:
@@ -110,7 +111,7 @@ def pays(ctx: Context, x: relax.Expr, weights: np.ndarray, w: Window) -> bool:
     tiles = images * prod(-(-extent // SIZE) for extent in w.sizes)
     plain = 9 * images * prod(w.sizes) / 64 + 1
     by_tiles = _COUNT**2 * tiles / 32 * (1 + 4 / outputs + 15 / inputs) + 7
-    return bool(by_tiles < _LEAST_GAIN * plain)
+    return bool(plain - by_tiles > max(_LEAST_SHARE * plain, _LEAST_CYCLES))
 
 
 def _largest(weights: np.ndarray) -> int:

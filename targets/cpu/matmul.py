@@ -96,11 +96,15 @@ def tile(rows: int, vectors: int, target: Target, choose: Choose = by_rule) -> t
         cycles = max(r * v / 2, (r + v) / 2, _LATENCY, cycles_per_vector * v)
         return round(r * v / cycles, 2), r * v / (r + v)
 
+    def fits(r: int, v: int) -> bool:
+        operands = v + r - 1 if target.lane_operands else v
+        return r * v + operands <= registers or r * v == 1
+
     fitting = [
         (r, v)
         for r in range(1, min(rows, _MOST_ROWS) + 1)
         for v in range(1, vectors + 1)
-        if rows % r == 0 and vectors % v == 0 and (r * v + v <= registers or r * v == 1)
+        if rows % r == 0 and vectors % v == 0 and fits(r, v)
     ]
     return best_of(fitting, merit, choose)
 
@@ -207,9 +211,11 @@ def _take_lanes(
     a = [source for source in read if not source.same_as(b) and not source.same_as(sums)]
     if not target.lane_operands or extent(schedule, term) % _STEP or len(a) != 1:
         return None
-    step, few = schedule.split(term, factors=[None, _STEP])
+    turns = math.gcd(extent(schedule, term) // _STEP, 2)
+    step, turn, few = schedule.split(term, factors=[None, turns, _STEP])
+    schedule.unroll(turn)
     schedule.unroll(few)
-    hold_inputs(schedule, block, a[0], step)
+    hold_inputs(schedule, block, a[0], turn)
     return step
 
 
