@@ -110,14 +110,16 @@ class Target:
 
     @property
     def dots(self) -> str:
-        """How kernels multiply bytes: activations "unsigned", in "words" too where AVX-512 VNNI
-        multiplies two of 16 bits as fast as four of 8; or "signed" for Arm's SDOT, or signed in
-        "pairs" of two for NEON without that (`edgec.lower.dot`). A GPU has kernels in common with
-        its processor, and they are of the first kind."""
+        """How kernels multiply bytes: activations "unsigned", in "words" too where x86 multiplies
+        two of 16 bits in as many instructions as four of 8 or fewer, with AVX-512 VNNI or AVX2
+        alone; or "signed" for Arm's SDOT, or signed in "pairs" of two for NEON without that
+        (`edgec.lower.dot`). A GPU has kernels in common with its processor, and they are of the
+        first kind."""
         if self.gpu_arch:
             return "unsigned"
         if self.arch not in ("aarch64", "armv7l"):
-            words = {"avx512_vnni", "avx512vl", "avx512bw"} <= set(self.cpu_flags)
+            flags = set(self.cpu_flags)
+            words = "avx512_vnni" in flags or ("avx2" in flags and "avx_vnni" not in flags)
             return "words" if words else "unsigned"
         return "signed" if "asimddp" in self.cpu_flags else "pairs"
 

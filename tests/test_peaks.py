@@ -42,14 +42,18 @@ def test_measured_once_and_kept(
 
 
 def test_wider_registers_multiply_faster(session_cache: Path) -> None:
-    """By more than noise: the code really uses them."""
+    """By more than noise, the best of three: the code really uses them."""
     able = [t for t in ("x86-64-v2", "x86-64-v3") if targets.runs_here(targets.resolve(t))]
     if len(able) < 2:
         pytest.skip("needs AVX2")
     narrow, wide = (
-        measure(targets.resolve(name), 1, Cache(session_cache, reuse=False)) for name in able
+        max(
+            measure(targets.resolve(name), 1, Cache(session_cache, reuse=False)).fma_per_s
+            for _ in range(3)
+        )
+        for name in able
     )
-    assert wide.fma_per_s > 1.5 * narrow.fma_per_s
+    assert wide > 1.5 * narrow
 
 
 def test_bandwidth_between_footprints_and_beyond() -> None:

@@ -22,13 +22,10 @@ _CHANNELS_FIRST = (0, 3, 1, 2)
 
 def conv(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     """Convolutions of float32 images by constant weights."""
-    x, weight = inputs[0], ctx.constant(node, 1)
-    shape = image_shape(ctx, x)
-    if shape is None or weight is None or weight.dtype != np.float32:
+    found = operands(ctx, node, inputs)
+    if found is None:
         return None
-    bias = ctx.constant(node, 2)
-    if len(inputs) > 2 and inputs[2] is not None and bias is None:
-        return None
+    x, shape, weight, bias = found
     groups = int(ctx.attr(node, "group", 1))
     w = window(ctx, node, shape[2:], weight.shape[2:])
     if min(*w.sizes, *shape) < 1:
@@ -43,13 +40,33 @@ def conv(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
         y = grouped(ctx, x, shape, weight, w, groups)
     if y is None:
         return None
-    if bias is not None:
-        lanes = spread(bias.reshape(1, -1, 1, 1), 1, ctx.block)
-        y = ctx.emit(relax.op.add(y, ctx.const(lanes)))
-    return Blocked(y, weight.shape[0])
+    return Blocked(biased(ctx, y, bias), weight.shape[0])
 
 
-def image_shape(ctx: Context, x: Any) -> Shape | None:
+def operands(
+    ctx: Context, node: gs.Node, inputs: list[Any]
+) -> tuple[Any, Shape, np.ndarray, np.ndarray | None] | None:
+    """A float32 image, its shape, a constant weight, and a constant bias if there is one; None
+    where they are anything else."""
+    x, weight = inputs[0], ctx.constant(node, 1)
+    shape = _image_shape(ctx, x)
+    if shape is None or weight is None or weight.dtype != np.float32:
+        return None
+    bias = ctx.constant(node, 2)
+    if len(inputs) > 2 and inputs[2] is not None and bias is None:
+        return None
+    return x, shape, weight, bias
+
+
+def biased(ctx: Context, y: relax.Expr, bias: np.ndarray | None) -> relax.Expr:
+    """A blocked image and a bias of its channels."""
+    if bias is None:
+        return y
+    lanes = spread(bias.reshape(1, -1, 1, 1), 1, ctx.block)
+    return ctx.emit(relax.op.add(y, ctx.const(lanes)))
+
+
+def _image_shape(ctx: Context, x: Any) -> Shape | None:
     """The shape of a float32 image, None for anything else."""
     if isinstance(x, Blocked):
         return x.shape(ctx) if ctx.dtype(x.expr) == "float32" else None

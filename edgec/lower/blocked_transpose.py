@@ -17,7 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from tvm import relax, te, tirx
 
-from edgec.lower.blocked_conv import image_shape
+from edgec.lower.blocked_conv import biased, operands
 from edgec.lower.border import bordered
 from edgec.lower.context import Context, Shape, literal
 from edgec.lower.conv import transposed_window
@@ -27,23 +27,17 @@ from edgec.lower.window import Window
 
 def conv_transpose(ctx: Context, node: gs.Node, inputs: list[Any]) -> Blocked | None:
     """Dense transposed convolutions of float32 images by constant weights."""
-    x, weight = inputs[0], ctx.constant(node, 1)
-    shape = image_shape(ctx, x)
-    if shape is None or weight is None or weight.dtype != np.float32:
+    found = operands(ctx, node, inputs)
+    if found is None:
         return None
-    bias = ctx.constant(node, 2)
-    if len(inputs) > 2 and inputs[2] is not None and bias is None:
-        return None
+    x, shape, weight, bias = found
     if int(ctx.attr(node, "group", 1)) != 1 or weight.shape[0] != shape[1]:
         return None
     w, sizes = transposed_window(ctx, node, shape[2:], weight.shape[2:])
     if set(w.dilations) != {1} or min(*sizes, *shape) < 1 or min(w.before) < 0:
         return None
     y = _dense(ctx, x, shape, weight, w)
-    if bias is not None:
-        lanes = spread(bias.reshape(1, -1, 1, 1), 1, ctx.block)
-        y = ctx.emit(relax.op.add(y, ctx.const(lanes)))
-    return Blocked(y, weight.shape[1])
+    return Blocked(biased(ctx, y, bias), weight.shape[1])
 
 
 def _dense(ctx: Context, x: Any, shape: Shape, weight: np.ndarray, w: Window) -> relax.Expr:

@@ -1,4 +1,5 @@
-"""Products of four bytes (`edgec.lower.dot`) on x86: VPDPBUSD, or VPMADDWD on 16 bits."""
+"""Products of four bytes, or of two words (`edgec.lower.dot`), on x86: VPDPBUSD and VPDPWSSD, or
+VPMADDWD on 16 bits."""
 
 from __future__ import annotations
 
@@ -8,6 +9,13 @@ from tvm import tirx
 
 from edgec.lower.dot_vectors import Product, by_width, dot2, dot4, lanes_of, number, typed
 
+_MULTIPLY_ADD = {
+    16: ("avx512.pmaddw.d.512", "avx512bw"),
+    8: ("avx2.pmadd.wd", "avx2"),
+    4: ("sse2.pmadd.wd", "sse4_2"),
+}
+"""By lanes: VPMADDWD, and the feature that has it so wide."""
+
 
 def product(flags: set[str]) -> Product:
     """Of bytes without a sign and bytes with one, for a processor with these features."""
@@ -16,21 +24,25 @@ def product(flags: set[str]) -> Product:
         return by_width(wide, dot4)
     if "avx_vnni" in flags:
         return by_width({8: _vnni("avx512.vpdpbusd.256")}, dot4)
-    widths = {}
-    if "avx512bw" in flags:
-        widths[16] = _pairs("avx512.pmaddw.d.512")
-    if "avx2" in flags:
-        widths[8] = _pairs("avx2.pmadd.wd")
-    if "sse4_2" in flags:
-        widths[4] = _pairs("sse2.pmadd.wd")
-    return by_width(widths, dot4)
+    names = _MULTIPLY_ADD.items()
+    return by_width({n: _pairs(name) for n, (name, flag) in names if flag in flags}, dot4)
 
 
 def words(flags: set[str]) -> Product:
     """Of two words with a sign."""
     if {"avx512_vnni", "avx512vl"} <= flags:
         return by_width({16: _words("avx512.vpdpwssd.512"), 8: _words("avx512.vpdpwssd.256")}, dot2)
-    return by_width({}, dot2)
+    names = _MULTIPLY_ADD.items()
+    return by_width({n: _added(name) for n, (name, flag) in names if flag in flags}, dot2)
+
+
+def _added(name: str) -> Product:
+    def product(total: Any, a: Any, w: Any) -> Any:
+        kind, whole = typed("int16", 2 * lanes_of(a)), str(total.ty.dtype)
+        first, second = (tirx.reinterpret(kind, each) for each in (a, w))
+        return total + tirx.call_llvm_pure_intrin(whole, f"llvm.x86.{name}", first, second)
+
+    return product
 
 
 def _words(name: str) -> Product:

@@ -11,8 +11,8 @@ out of it, and 24 divided by each put into A^T, a power of two of that into G wh
 That is 9 times a power of two. The product with the inverse of 9 modulo 2^32 takes the 9 off, a
 shift to the right the power of two, at most 2^6: exact where no result is beyond 2^25.
 
-An instruction multiplies two words where it multiplies four bytes of the plain sum, which has four
-times as many products.
+The plain sum has four times as many products. With VNNI an instruction multiplies two words or four
+bytes; without, bytes are made words first, and it multiplies two of them.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ _MOST_BYTES = 5 << 18
 """Of weights, eight times what they take as bytes: more would not stay near the processor, and make
 modules large."""
 
-_LEAST_GAIN = 0.9
-"""The share of the plain sum's time, estimated, up to which this is worth its weights."""
+_LEAST_SHARE, _LEAST_CYCLES = 0.1, 24
+"""Of the plain sum's time, what has to be gained for an estimate to be trusted; and cycles per pair
+of channels, whose weights take 63 bytes more."""
 
 
 def pays(ctx: Context, x: relax.Expr, weights: np.ndarray, w: Window) -> bool:
@@ -97,7 +98,7 @@ def pays(ctx: Context, x: relax.Expr, weights: np.ndarray, w: Window) -> bool:
 
     Times are in cycles of a Zen 4 per pair of channels: products, transforms of the image shared by
     the outputs and of the results shared by the inputs, and weights from memory (measured on
-    squares of 7 to 112 with 16 to 256 channels).
+    squares of 7 to 112 with 16 to 256 channels), with VNNI; without, the plain sum takes longer.
     """
     if ctx.dots != "words" or ctx.shape(x)[-1] != ctx.block:
         return False
@@ -110,7 +111,7 @@ def pays(ctx: Context, x: relax.Expr, weights: np.ndarray, w: Window) -> bool:
     tiles = images * prod(-(-extent // SIZE) for extent in w.sizes)
     plain = 9 * images * prod(w.sizes) / 64 + 1
     by_tiles = _COUNT**2 * tiles / 32 * (1 + 4 / outputs + 15 / inputs) + 7
-    return bool(by_tiles < _LEAST_GAIN * plain)
+    return bool(plain - by_tiles > max(_LEAST_SHARE * plain, _LEAST_CYCLES))
 
 
 def _largest(weights: np.ndarray) -> int:

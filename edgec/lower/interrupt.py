@@ -18,7 +18,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """SIGINT and SIGTERM that come inside are handled at its end, as they were to be before.
+    """SIGINT and SIGTERM that come inside are handled at its end, as they were to be before, where
+    a function of Python handles them.
 
     Only the main thread handles signals: in others this does nothing.
     """
@@ -26,8 +27,9 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in _ENDING}
-    for number in _ENDING:
+    found = {number: signal.getsignal(number) for number in _ENDING}
+    handlers = {number: handler for number, handler in found.items() if callable(handler)}
+    for number in handlers:
         signal.signal(number, lambda number, _: came.append(number))
     try:
         yield

@@ -16,7 +16,7 @@ from edgec.quantize.units import Unit
 from edgec.quantize.work import elements, macs
 from edgec.targets import Target
 
-DOTS = {"signed": 4.0, "pairs": 1.3, "vnni": 4.0, "unsigned": 1.25}
+DOTS = {"signed": 4.0, "pairs": 1.3, "vnni": 4.0, "unsigned": 1.25, "words": 1.25}
 """Multiply-adds of bytes in the time of one of floats: by SDOT; by SMULL, SMLAL and SADALP, sixteen
 in three instructions; by VPDPBUSD, or DP4A of a GPU; by two multiply-adds of 16-bit pairs on x86,
 as measured on a Zen 4."""

@@ -33,7 +33,7 @@ from edgec.targets.cpu.elementwise import vectorise_and_share
 from edgec.targets.cpu.knobs import Choose, by_rule, number, whether
 from edgec.targets.cpu.prefetch import mark
 from edgec.targets.cpu.sharing import products_pay
-from edgec.targets.cpu.tiles import hold_inputs, unroll_terms
+from edgec.targets.cpu.tiles import hold_inputs, is_paired, step_of, unroll_terms
 
 _PANELS = (48, 32, 64, 16)
 _VECTOR_PANELS = (64, 48, 32, 16)
@@ -81,14 +81,17 @@ def whole_tiles(rows: int) -> int:
     return next(n for n in range(rows, rows + 8) if any(n % d == 0 for d in range(6, 15)))
 
 
-def tile(rows: int, vectors: int, target: Target, choose: Choose = by_rule) -> tuple[int, int]:
-    """Rows and vectors of columns in a tile, divisors of `rows` and `vectors`.
+def tile(
+    rows: int, vectors: int, target: Target, choose: Choose = by_rule, *, spare: int = 0
+) -> tuple[int, int]:
+    """Rows and vectors of columns in a tile, divisors of `rows` and `vectors`, which leaves `spare`
+    registers.
 
     A step of the sum takes as long as its multiply-adds, the loads of both operands, the latency of
     a sum, or its vectors of B, whichever is longest. Of tiles that keep the processor as busy, that
     is best which loads least.
     """
-    registers = target.vector_registers - (1 if target.fuses_multiply_add else 2)
+    registers = target.vector_registers - (1 if target.fuses_multiply_add else 2) - spare
     cycles_per_vector = target.vector_bits / 8 / _BYTES_PER_CYCLE
 
     def merit(size: tuple[int, int]) -> tuple[float, float]:
@@ -168,7 +171,8 @@ def _tile(
     panels = schedule.get(product).reads[1].source
     width = int(panels.shape[-1]) if packed else columns
     lanes = lanes_of(width, target.vector_bits // 32)
-    rows, vectors = tile(lead[-1] if lead else 1, width // lanes, target, choose)
+    spare = step_of(schedule, product).spare
+    rows, vectors = tile(lead[-1] if lead else 1, width // lanes, target, choose, spare=spare)
     parts = _in_runs(schedule, product, terms)
     *outer, column, summed = schedule.get_loops(product)
     strip, vector, lane = schedule.split(column, factors=[None, vectors, lanes])
@@ -211,7 +215,8 @@ def _take_lanes(
     a = [source for source in read if not source.same_as(b) and not source.same_as(sums)]
     if not target.lane_operands or extent(schedule, term) % _STEP or len(a) != 1:
         return None
-    turns = math.gcd(extent(schedule, term) // _STEP, 2)
+    most = 1 if is_paired(schedule, block) else 2
+    turns = math.gcd(extent(schedule, term) // _STEP, most)
     step, turn, few = schedule.split(term, factors=[None, turns, _STEP])
     schedule.unroll(turn)
     schedule.unroll(few)

@@ -72,6 +72,24 @@ def test_a_signal_waits_for_tvm_to_return() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_what_no_function_handles_is_left_alone() -> None:
+    """A shell's background job ignores SIGINT; a SIGTERM that comes after one ends it."""
+    raised: list[int] = []
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: raised.append(number)),
+    }
+    try:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            assert raised == []
+        assert raised == [signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_other_threads_have_no_handlers() -> None:
     raised: list[BaseException] = []
 
