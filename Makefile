@@ -132,8 +132,10 @@ op-coverage: setup ## docs/op-coverage.md: what becomes of the standard's own no
 target-pages: setup ## docs/targets: compile the models for the targets, and note how far each was proved
 	$(BIN)/python bench/target_pages.py --models all
 
-bench-arm: setup ## build/arm.md: instructions under QEMU beside ncnn and ONNX Runtime, as in docs/arm.md
+bench-arm: setup ## build/arm*.md: instructions under QEMU beside ncnn and ONNX Runtime, as in docs/arm.md
 	$(BIN)/python bench/arm_instructions.py --output build/arm.md
+	$(BIN)/python bench/arm_instructions.py --int8 --output build/arm-int8-rpi4.md
+	$(BIN)/python bench/arm_instructions.py --int8 --target rpi5 --output build/arm-int8-rpi5.md
 
 clean: ## remove what was built
 	rm -rf build
