@@ -16,13 +16,15 @@ from edgec.cache import Cache, key_of, tool_digest
 from edgec.data import Sample
 from edgec.errors import DataError, ModelError
 from edgec.external import save_model
-from edgec.peers import EngineError, EngineProcess
+from edgec.peers import PEERS, EngineError, EngineProcess
 from edgec.quantize.reader import bytes_of
 
 Outputs = Sequence[Mapping[str, Array]]
 """Of a model, by name, for each sample."""
 Compare = Callable[[Outputs, Outputs], float]
 
+ENGINE = "onnxruntime"
+"""Of `edgec.peers`, which runs the models."""
 SAMPLES = 8
 """That sensitivity is measured with."""
 LIMIT_S = 300.0
@@ -35,7 +37,7 @@ class Runner:
     def __init__(self, threads: int = 0) -> None:
         self._threads = threads
         self._folder = tempfile.TemporaryDirectory(prefix="edgec-")
-        self._engine = EngineProcess("onnxruntime", LIMIT_S)
+        self._engine = EngineProcess(ENGINE, LIMIT_S)
 
     def __enter__(self) -> Self:
         return self
@@ -93,14 +95,15 @@ def noises(
 
 class Compared:
     """What models give for `samples`, compared with what `plain` gives: numbers from `cache` where
-    the same model was compared before."""
+    the same ONNX Runtime compared the same model before."""
 
     def __init__(
         self, runner: Runner, plain: onnx.ModelProto, samples: Sequence[Sample], cache: Cache
     ) -> None:
         self.wanted = outputs(runner, plain, samples)
         self._runner, self._samples, self._cache = runner, samples, cache
-        self._of = key_of(tool_digest("quantize"), _digest(plain), *map(bytes_of, samples))
+        tools = tool_digest("quantize"), PEERS[ENGINE].version()
+        self._of = key_of(*tools, _digest(plain), *map(bytes_of, samples))
 
     def __call__(self, how: str, model: onnx.ModelProto, compare: Compare) -> float:
         """What `compare` makes of the wanted and the given outputs; `how` names it."""

@@ -14,6 +14,7 @@ from command import Edgec
 from edgec import targets
 from edgec.errors import DataError
 from edgec.graph import load
+from edgec.peers import Peer
 from edgec.quantize import within
 from edgec.quantize.budget import OutOfBudget, Trial, keep_budget, metric_of
 from edgec.quantize.gate import MEASURED, Pair, Times
@@ -329,3 +330,5 @@ def test_what_was_measured_is_not_measured_again(
     assert again.steps == first.steps
     assert (most > 6, least) == (True, 2)
     assert kept({"image": images["image"] * np.float32(0.5)})[1] > 6
+    monkeypatch.setattr(Peer, "version", lambda peer: "0.0.1")
+    assert kept(images)[1] == most
