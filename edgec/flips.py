@@ -153,7 +153,7 @@ def _is_byte(node: onnx.NodeProto, numbers: Mapping[str, np.ndarray]) -> bool:
     scale, zero = (numbers.get(name) for name in node.input[1:3])
     if scale is None or zero is None:
         return False
-    return bool(zero.itemsize == 1 and np.all(scale == 1))
+    return bool(zero.dtype in (np.int8, np.uint8) and np.all(scale == 1))
 
 
 def _chooses(resize: onnx.NodeProto) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx.parser
 import pytest
 from lower.many_nodes import RUNNABLE
 
@@ -61,3 +62,15 @@ def test_means_that_are_exact(scale: int, attributes: dict[str, str], flips: boo
     proto = model.proto(model.through(y, by), (1, 2, 5 * scale, 6 * scale))
     found = find_flips(meaning_of(proto, [Tensor("x", "float32", model.shape)]))
     assert bool(found) == flips
+
+
+@pytest.mark.parametrize(("zero", "flips"), [("uint8", False), ("float8e4m3fn", True)])
+def test_only_bytes_that_are_integers_have_exact_means(zero: str, flips: bool) -> None:
+    """Floats of eight bits have fractions."""
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["" : 21]>
+        g ({zero}[1, 1, 4, 4] x) => (uint8[1, 1, 8, 8] y)
+        <float one = {{1}}, {zero} zero = {{0}}, uint8 z = {{9}}, float[4] s = {{1, 1, 2, 2}}>
+        {{ a = DequantizeLinear(x, one, zero)  b = Resize<mode = "linear">(a, , s)
+           y = QuantizeLinear(b, one, z) }}""")
+    assert find_flips(model) == (frozenset(["y"]) if flips else frozenset())
