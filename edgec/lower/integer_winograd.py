@@ -26,7 +26,7 @@ from tvm import relax, te, tirx
 
 from edgec.lower.border import bordered
 from edgec.lower.context import OUT_ELEMENTWISE_FUSABLE, Context, Shape, literal
-from edgec.lower.dot import dot2, pair
+from edgec.lower.dot import dot2, pair, rounded
 from edgec.lower.image import spread
 from edgec.lower.window import Window
 from edgec.lower.winograd import KEPT
@@ -166,7 +166,7 @@ def sums(ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window)
             t, s, a, b = i // SIZE, j // SIZE, i % SIZE, j % SIZE
             times = _of_products(b, lambda k: columns(n, t, a, k, o, s, v))
             twos = _chosen(_TWOS, a, "int32") + _chosen(_TWOS, b, "int32")
-            return (times * literal(_NINTH, "int32")) >> twos
+            return _opaque(times * literal(_NINTH, "int32")) >> twos
 
         outputs = taps.shape[2]
         channel, word = te.reduce_axis((0, blocks), "ib"), te.reduce_axis((0, lanes // 2), "q")
@@ -181,6 +181,11 @@ def sums(ctx: Context, x: relax.Expr, zero: int, weights: np.ndarray, w: Window)
     taps = ctx.const(transformed(weights, lanes))
     attributes = {"op_pattern": OUT_ELEMENTWISE_FUSABLE}
     return ctx.te("conv2d_by_tiles", compute, x, taps, attributes=attributes)
+
+
+def _opaque(x: Any) -> Any:
+    """`x`, int32, with LLVM kept from what it concludes of products, which it takes not to wrap."""
+    return tirx.reinterpret("int32", rounded(tirx.reinterpret("float32", x)))
 
 
 def _of_image(row: Any, term: Callable[[int], Any]) -> Any:

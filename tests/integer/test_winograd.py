@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from lower.integer_running import compiled
-from tvm import relax
+from tvm import relax, tirx
 
 from edgec import targets
 from edgec.lower import integer_winograd
-from edgec.lower.context import Context
+from edgec.lower.context import Context, literal
 from edgec.lower.window import Window
 from integer import test_contract
 from integer.contract import Scaled
@@ -54,13 +56,19 @@ def window(space: tuple[int, ...], border: tuple[int, ...]) -> Window:
 
 
 def summed(
-    x: np.ndarray, weights: np.ndarray, border: tuple[int, ...], zero: int, name: str, folder: Path
+    x: np.ndarray,
+    weights: np.ndarray,
+    border: tuple[int, ...],
+    zero: int,
+    name: str,
+    folder: Path,
+    end: Callable[[Any], Any] = lambda total: total,
 ) -> np.ndarray:
-    """The sums of the kernel for the target `name`, channels whole again."""
+    """The sums of the kernel for the target `name`, channels whole again, and `end` of each."""
     target, w = targets.resolve(name), window(x.shape[2:], border)
     given = blocked(x, target.channel_block)
     kernel = compiled(
-        lambda ctx, image: integer_winograd.sums(ctx, image, zero, weights, w),
+        lambda ctx, image: ctx.map("end", end, integer_winograd.sums(ctx, image, zero, weights, w)),
         [given],
         target,
         folder,
@@ -86,6 +94,18 @@ def test_sums_are_exact(layer: str, name: str, tmp_path: Path) -> None:
     weights[: outputs // 2] = numbers.integers(-128, 128, weights[: outputs // 2].shape)
     made = summed(x, weights, border, zero, name, tmp_path)
     np.testing.assert_array_equal(made, convolved(x, weights, border, zero))
+
+
+def test_a_test_of_the_sign_behind_it_sees_the_sum(tmp_path: Path) -> None:
+    """LLVM takes products not to wrap, and would see the sign of what is multiplied."""
+    x = np.random.default_rng(5).integers(0, 256, (1, 32, 8, 8)).astype(np.uint8)
+    weights = np.random.default_rng(6).integers(-128, 128, (32, 32, 3, 3)).astype(np.int8)
+    border = (1, 1, 1, 1)
+    made = summed(
+        x, weights, border, 0, "host", tmp_path, lambda total: tirx.max(total, literal(0, "int32"))
+    )
+    assert 0.2 < (made > 0).mean() < 0.8
+    np.testing.assert_array_equal(made, np.maximum(convolved(x, weights, border, 0), 0))
 
 
 LARGEST = (1 << 25) // 255
